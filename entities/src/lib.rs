@@ -1,1 +1,2 @@
-
+//! The tables and the only place that speaks SQL.
+pub mod ids;

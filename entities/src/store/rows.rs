@@ -1,0 +1,113 @@
+//! What one journal submission writes, as data, by table.
+//!
+//! `pos` columns hold an offset (0-based) while a submission waits and the real stream position once the journal
+//! has called [`Rows::shift`]. Every other number is final.
+
+use crate::{
+    access_token, account_data, current_state, device, device_key, device_list_change, event, membership, presence,
+    receipt, refresh_token, room, room_alias, room_head, state_group, state_key, to_device, to_device_txn,
+};
+
+/// Rows of many tables, written in one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// Inserted.
+    pub rooms: Vec<room::Model>,
+    /// Upserted by `room_nid`; the last of equal keys wins.
+    pub room_heads: Vec<room_head::Model>,
+    /// Inserted; `pos` is an offset where it is `Some` and not negative.
+    pub events: Vec<event::Model>,
+    /// Events pruned by a redaction.
+    pub redactions: Vec<RedactedEvent>,
+    /// Outliers and soft-failed events that become visible or get a state group.
+    pub event_updates: Vec<EventUpdate>,
+    /// Inserted, equal keys ignored.
+    pub state_keys: Vec<state_key::Model>,
+    /// Inserted.
+    pub state_groups: Vec<state_group::Model>,
+    /// Upserted.
+    pub current_state: Vec<current_state::Model>,
+    /// Deleted by `(room_nid, type, state_key)`.
+    pub current_state_removed: Vec<(i64, String, String)>,
+    /// Upserted; `pos` is an offset.
+    pub memberships: Vec<membership::Model>,
+    /// `forgotten = true` for `(room_nid, user_id)`.
+    pub forgotten: Vec<(i64, String)>,
+    /// Upserted, equal keys replaced.
+    pub stripped_states: Vec<crate::stripped_state::Model>,
+    /// Upserted; `pos` is an offset.
+    pub receipts: Vec<receipt::Model>,
+    /// Inserted.
+    pub aliases: Vec<room_alias::Model>,
+    /// Upserted; `pos` is an offset.
+    pub account_data: Vec<account_data::Model>,
+    /// Upserted; `pos` is an offset.
+    pub presence: Vec<presence::Model>,
+    /// Inserted; `pos` is an offset.
+    pub to_device: Vec<to_device::Model>,
+    /// Inserted; a duplicate refuses the submission.
+    pub to_device_txns: Vec<to_device_txn::Model>,
+    /// Inserted; `pos` is an offset.
+    pub device_list_changes: Vec<device_list_change::Model>,
+    /// Upserted.
+    pub devices: Vec<device::Model>,
+    /// `(user_id, device_id)`: the device, its tokens, keys, one-time keys, fallback keys, inbox and pushers are deleted.
+    pub devices_deleted: Vec<(String, String)>,
+    /// Inserted.
+    pub access_tokens: Vec<access_token::Model>,
+    /// Inserted.
+    pub refresh_tokens: Vec<refresh_token::Model>,
+    /// Upserted.
+    pub device_keys: Vec<device_key::Model>,
+    /// Upserted.
+    pub cross_signing_keys: Vec<crate::cross_signing_key::Model>,
+    /// Upserted.
+    pub key_signatures: Vec<crate::key_signature::Model>,
+}
+
+/// An event whose stored PDU is replaced by its pruned form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedactedEvent {
+    /// The redacted event.
+    pub nid: i64,
+    /// The redaction's event id.
+    pub redacted_by: String,
+    /// The pruned PDU.
+    pub json: String,
+}
+
+/// A stored event whose standing changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventUpdate {
+    /// The event.
+    pub nid: i64,
+    /// An offset if `Some` and not negative.
+    pub pos: Option<i64>,
+    /// The state group before it.
+    pub state_group: Option<i64>,
+    /// The new status.
+    pub status: i16,
+}
+
+impl Rows {
+    /// Turns offsets into positions. `base` is the position of offset 0.
+    pub fn shift(&mut self, base: i64) {
+        let shift = |pos: &mut i64| *pos += base;
+        let shift_opt = |pos: &mut Option<i64>| {
+            if let Some(pos) = pos
+                && *pos >= 0
+            {
+                *pos += base;
+            }
+        };
+        self.events.iter_mut().for_each(|r| shift_opt(&mut r.pos));
+        self.event_updates.iter_mut().for_each(|r| shift_opt(&mut r.pos));
+        self.room_heads.iter_mut().for_each(|r| shift(&mut r.pos));
+        self.memberships.iter_mut().for_each(|r| shift(&mut r.pos));
+        self.receipts.iter_mut().for_each(|r| shift(&mut r.pos));
+        self.account_data.iter_mut().for_each(|r| shift(&mut r.pos));
+        self.presence.iter_mut().for_each(|r| shift(&mut r.pos));
+        self.to_device.iter_mut().for_each(|r| shift(&mut r.pos));
+        self.device_list_changes.iter_mut().for_each(|r| shift(&mut r.pos));
+    }
+}
