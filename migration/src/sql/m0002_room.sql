@@ -34,6 +34,9 @@ CREATE TABLE event (
     txn_id TEXT,
     relates_to TEXT,
     rel_type TEXT,
+    -- What readers get under `unsigned` besides age and transaction id: JSON object with prev_content,
+    -- prev_sender, replaces_state; NULL where there is nothing.
+    unsigned TEXT,
     -- The PDU as text, pruned once redacted.
     json TEXT NOT NULL
 );

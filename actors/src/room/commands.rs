@@ -1,0 +1,132 @@
+//! What a room can be asked. Messages are data.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// An event that a local user wants to send.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Draft {
+    /// The local sender.
+    pub sender: OwnedUserId,
+    /// `type`
+    pub kind: String,
+    /// `Some` for state.
+    pub state_key: Option<String>,
+    /// A JSON object.
+    pub content: Box<RawValue>,
+    /// The event a redaction prunes.
+    pub redacts: Option<OwnedEventId>,
+    /// The device and transaction id: a repeated pair answers the first event's id.
+    pub txn: Option<(String, String)>,
+    /// Unix milliseconds, where the sender may choose (application services).
+    pub origin_server_ts: Option<i64>,
+}
+
+impl Draft {
+    /// A state event.
+    #[must_use]
+    pub fn state(sender: OwnedUserId, kind: &str, state_key: &str, content: Box<RawValue>) -> Self {
+        Self {
+            sender,
+            kind: kind.to_owned(),
+            state_key: Some(state_key.to_owned()),
+            content,
+            redacts: None,
+            txn: None,
+            origin_server_ts: None,
+        }
+    }
+
+    /// A message event.
+    #[must_use]
+    pub fn message(sender: OwnedUserId, kind: &str, content: Box<RawValue>, txn: Option<(String, String)>) -> Self {
+        Self { sender, kind: kind.to_owned(), state_key: None, content, redacts: None, txn, origin_server_ts: None }
+    }
+}
+
+/// Events of local users, all or none: the first refusal refuses the whole command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Append {
+    /// In order; each sees the state after the one before it.
+    pub drafts: Vec<Draft>,
+}
+
+/// What became of an [`Append`]: one id for each draft, in order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Appended {
+    /// The events' ids. A state event that would change nothing answers the id of the one that stands.
+    pub event_ids: Vec<OwnedEventId>,
+    /// The stream position after which readers see them.
+    pub pos: i64,
+}
+
+/// A room that does not exist yet. The create event was made (it names the room in version 12); the rest are drafts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Create {
+    /// The room version's identifier.
+    pub version: String,
+    /// The signed create event, as text.
+    pub create_pdu: String,
+    /// Everything after it.
+    pub drafts: Vec<Draft>,
+    /// Aliases that are made with the room, `(alias, creator)`.
+    pub aliases: Vec<(String, String)>,
+}
+
+/// A PDU from elsewhere, its format, signatures and hashes checked (`room::ingest`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Incoming {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The PDU as text, redacted if its content hash did not hold.
+    pub json: String,
+    /// Its id.
+    pub event_id: OwnedEventId,
+}
+
+/// PDUs from elsewhere, in an order in which parents come before children.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ingest {
+    /// The timeline events.
+    pub pdus: Vec<Incoming>,
+    /// Events that are needed for their auth chains or state and are not part of the timeline.
+    pub outliers: Vec<Incoming>,
+}
+
+/// What became of each PDU of an [`Ingest`], in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Part of the room.
+    Accepted,
+    /// Stored, not shown.
+    SoftFailed,
+    /// Failed authorization, with the reason.
+    Rejected(String),
+    /// Known already.
+    Duplicate,
+    /// Needs these parents or auth events first.
+    Missing(Vec<OwnedEventId>),
+}
+
+/// A receipt of a local user.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SetReceipt {
+    /// Whose.
+    pub user: OwnedUserId,
+    /// `m.read` or `m.read.private`.
+    pub kind: String,
+    /// `None` unthreaded, `main`, or the thread root's id.
+    pub thread_id: Option<String>,
+    /// The event read up to.
+    pub event_id: OwnedEventId,
+}
+
+/// A typing notice of a user.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SetTyping {
+    /// Whose.
+    pub user: OwnedUserId,
+    /// `None` stops; otherwise milliseconds from now, at most 120 000.
+    pub timeout_ms: Option<u64>,
+}

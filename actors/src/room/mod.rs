@@ -1,0 +1,5 @@
+//! Rooms: the rules (pure) and the actor that applies them.
+
+pub mod commands;
+pub mod event;
+pub mod snapshot;

@@ -1,0 +1,105 @@
+//! A room's committed state, immutable: what the room actor swaps and every reader shares.
+
+use std::sync::Arc;
+
+use entities::ids::{EventNid, RoomNid, StateGroupId, StateKeyNid, StreamPos};
+use ruma::room_version_rules::RoomVersionRules;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId};
+
+use super::event::StoredEvent;
+
+/// How many of the newest timeline events a snapshot carries.
+pub const TIMELINE_TAIL: usize = 40;
+
+/// `(type, state key)`, ordered so that one type's entries are neighbours.
+pub type StateKey = (Arc<str>, Arc<str>);
+
+/// One entry of the current state.
+#[derive(Clone, Debug)]
+pub struct StateEntry {
+    /// The interned key.
+    pub key_nid: StateKeyNid,
+    /// The event.
+    pub event: Arc<StoredEvent>,
+}
+
+/// An event without accepted children.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extremity {
+    /// Its number.
+    pub nid: EventNid,
+    /// Its id.
+    pub event_id: OwnedEventId,
+    /// Its depth.
+    pub depth: i64,
+}
+
+/// A room as of its newest committed event. Cloning is cheap (shared maps).
+#[derive(Clone, Debug)]
+pub struct RoomSnapshot {
+    /// The room's number.
+    pub nid: RoomNid,
+    /// The room's id.
+    pub room_id: OwnedRoomId,
+    /// Its version, for showing; rules are read from `rules`.
+    pub version: RoomVersionId,
+    /// The version's rules.
+    pub rules: Arc<RoomVersionRules>,
+    /// The position of the newest event.
+    pub pos: StreamPos,
+    /// The forward extremities; empty only before the create event.
+    pub extremities: Arc<[Extremity]>,
+    /// The state group of `state`.
+    pub state_group: StateGroupId,
+    /// The current state.
+    pub state: imbl::OrdMap<StateKey, StateEntry>,
+    /// The newest accepted events, oldest first, at most [`TIMELINE_TAIL`].
+    pub timeline: imbl::Vector<Arc<StoredEvent>>,
+    /// Whether `timeline` begins with the room's first event this server has.
+    pub timeline_complete: bool,
+    /// Joined users of this server.
+    pub local_joined: Arc<[OwnedUserId]>,
+    /// Servers with joined members, this one included if so.
+    pub joined_servers: Arc<[OwnedServerName]>,
+    /// How many users are joined.
+    pub joined_count: u64,
+    /// How many users are invited.
+    pub invited_count: u64,
+}
+
+impl RoomSnapshot {
+    /// The current state event `(kind, state_key)`.
+    #[must_use]
+    pub fn state_event(&self, kind: &str, state_key: &str) -> Option<&Arc<StoredEvent>> {
+        self.state.get(&(Arc::from(kind), Arc::from(state_key))).map(|entry| &entry.event)
+    }
+
+    /// Every current state event of one type.
+    pub fn state_of_kind<'a>(&'a self, kind: &str) -> impl Iterator<Item = &'a Arc<StoredEvent>> {
+        let kind: Arc<str> = Arc::from(kind);
+        self.state
+            .range((kind.clone(), Arc::from(""))..)
+            .take_while(move |((k, _), _)| *k == kind)
+            .map(|(_, entry)| &entry.event)
+    }
+
+    /// The user's membership, `leave` where there is none.
+    #[must_use]
+    pub fn membership(&self, user: &ruma::UserId) -> String {
+        self.state_event("m.room.member", user.as_str())
+            .and_then(|event| event.pdu.membership())
+            .unwrap_or_else(|| "leave".to_owned())
+    }
+
+    /// Whether the user is joined.
+    #[must_use]
+    pub fn is_joined(&self, user: &ruma::UserId) -> bool {
+        self.membership(user) == "join"
+    }
+
+    /// What the snapshot costs in memory, in bytes, roughly; the caches' weight.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        512 + self.state.len() * 1_400 + self.timeline.len() * 1_200
+    }
+}

@@ -1,0 +1,3 @@
+//! The one stream of committed facts.
+
+pub mod fact;
