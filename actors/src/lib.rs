@@ -2,7 +2,11 @@
 
 pub mod clock;
 pub mod cpu;
+pub mod env;
 pub mod error;
+pub mod hub;
+pub mod key;
 pub mod rng;
 pub mod room;
+pub mod settings;
 pub mod stream;

@@ -110,4 +110,102 @@ impl Rows {
         self.to_device.iter_mut().for_each(|r| shift(&mut r.pos));
         self.device_list_changes.iter_mut().for_each(|r| shift(&mut r.pos));
     }
+
+    /// Appends another submission's rows; where keys are equal, the later row wins on writing.
+    pub fn merge(&mut self, other: Self) {
+        let Self {
+            rooms,
+            room_heads,
+            events,
+            redactions,
+            event_updates,
+            state_keys,
+            state_groups,
+            current_state,
+            current_state_removed,
+            memberships,
+            forgotten,
+            stripped_states,
+            receipts,
+            aliases,
+            account_data,
+            presence,
+            to_device,
+            to_device_txns,
+            device_list_changes,
+            devices,
+            devices_deleted,
+            access_tokens,
+            refresh_tokens,
+            device_keys,
+            cross_signing_keys,
+            key_signatures,
+        } = other;
+        self.rooms.extend(rooms);
+        self.room_heads.extend(room_heads);
+        self.events.extend(events);
+        self.redactions.extend(redactions);
+        self.event_updates.extend(event_updates);
+        self.state_keys.extend(state_keys);
+        self.state_groups.extend(state_groups);
+        self.current_state.extend(current_state);
+        self.current_state_removed.extend(current_state_removed);
+        self.memberships.extend(memberships);
+        self.forgotten.extend(forgotten);
+        self.stripped_states.extend(stripped_states);
+        self.receipts.extend(receipts);
+        self.aliases.extend(aliases);
+        self.account_data.extend(account_data);
+        self.presence.extend(presence);
+        self.to_device.extend(to_device);
+        self.to_device_txns.extend(to_device_txns);
+        self.device_list_changes.extend(device_list_changes);
+        self.devices.extend(devices);
+        self.devices_deleted.extend(devices_deleted);
+        self.access_tokens.extend(access_tokens);
+        self.refresh_tokens.extend(refresh_tokens);
+        self.device_keys.extend(device_keys);
+        self.cross_signing_keys.extend(cross_signing_keys);
+        self.key_signatures.extend(key_signatures);
+    }
+
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
+            && self.room_heads.is_empty()
+            && self.events.is_empty()
+            && self.redactions.is_empty()
+            && self.event_updates.is_empty()
+            && self.state_keys.is_empty()
+            && self.state_groups.is_empty()
+            && self.current_state.is_empty()
+            && self.current_state_removed.is_empty()
+            && self.memberships.is_empty()
+            && self.forgotten.is_empty()
+            && self.stripped_states.is_empty()
+            && self.receipts.is_empty()
+            && self.aliases.is_empty()
+            && self.account_data.is_empty()
+            && self.presence.is_empty()
+            && self.to_device.is_empty()
+            && self.to_device_txns.is_empty()
+            && self.device_list_changes.is_empty()
+            && self.devices.is_empty()
+            && self.devices_deleted.is_empty()
+            && self.access_tokens.is_empty()
+            && self.refresh_tokens.is_empty()
+            && self.device_keys.is_empty()
+            && self.cross_signing_keys.is_empty()
+            && self.key_signatures.is_empty()
+    }
+
+    /// About how many bytes of text the large columns carry.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.events.iter().map(|r| r.json.len()).sum::<usize>()
+            + self.to_device.iter().map(|r| r.json.len()).sum::<usize>()
+            + self.account_data.iter().map(|r| r.content.len()).sum::<usize>()
+            + self.state_groups.iter().map(|r| r.delta.len()).sum::<usize>()
+    }
 }

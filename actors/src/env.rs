@@ -1,0 +1,103 @@
+//! Everything an actor needs besides its own state: built once, shared by all.
+
+use std::sync::Arc;
+
+use entities::ids::StreamPos;
+use entities::store::Store;
+use ruma::OwnedServerName;
+use tokio::runtime::Handle;
+
+use crate::clock::Clock;
+use crate::cpu::Cpu;
+use crate::error::Outcome;
+use crate::key::ServerKey;
+use crate::rng::Rng;
+use crate::settings::Settings;
+use crate::stream::feed::Feeds;
+use crate::stream::ids::Ids;
+use crate::stream::journal::Journal;
+
+/// The environment of every actor, flow and handler.
+pub struct Env {
+    /// What the operator chose.
+    pub settings: Settings,
+    /// This server.
+    pub server_name: OwnedServerName,
+    /// This server's key.
+    pub key: Arc<ServerKey>,
+    /// The database.
+    pub store: Store,
+    /// The writer of the stream.
+    pub journal: Journal,
+    /// Internal numbers.
+    pub ids: Ids,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub rng: Rng,
+    /// CPU-bound work.
+    pub cpu: Cpu,
+    /// The shared runtime.
+    pub io: Handle,
+    /// Who is told what.
+    pub feeds: Arc<Feeds>,
+}
+
+/// What [`Env::open`] builds from.
+pub struct Parts {
+    /// See [`Env`].
+    pub settings: Settings,
+    /// See [`Env`].
+    pub server_name: OwnedServerName,
+    /// See [`Env`].
+    pub key: ServerKey,
+    /// A migrated database.
+    pub store: Store,
+    /// See [`Env`].
+    pub clock: Clock,
+    /// See [`Env`].
+    pub rng: Rng,
+    /// See [`Env`].
+    pub io: Handle,
+}
+
+impl Env {
+    /// Takes the database over from any former process and starts the journal.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database does not answer.
+    pub async fn open(parts: Parts) -> Outcome<Arc<Self>> {
+        let Parts { settings, server_name, key, store, clock, rng, io } = parts;
+        let head = store.take_epoch().await?;
+        let next = store.block_next("position").await?;
+        let feeds = Arc::new(Feeds::new(StreamPos(next - 1)));
+        let journal =
+            Journal::start(&io, Arc::new(store.clone()), feeds.clone(), clock.clone(), head, next);
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Ok(Arc::new(Self {
+            ids: Ids::new(store.clone()),
+            cpu: Cpu::new(io.clone(), cores),
+            key: Arc::new(key),
+            settings,
+            server_name,
+            store,
+            journal,
+            clock,
+            rng,
+            io,
+            feeds,
+        }))
+    }
+
+    /// The newest position that readers may see. Sample it first, then read.
+    #[must_use]
+    pub fn visible(&self) -> StreamPos {
+        self.feeds.visible()
+    }
+
+    /// Whether the user is one of this server's.
+    #[must_use]
+    pub fn is_local(&self, user: &ruma::UserId) -> bool {
+        user.server_name() == self.server_name
+    }
+}

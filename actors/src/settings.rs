@@ -1,0 +1,66 @@
+//! What the behaviour depends on and an operator may set. The process's configuration is turned into this at start.
+
+use ruma::RoomVersionId;
+
+/// Settings of the actors.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The version of rooms whose creator names none.
+    pub default_room_version: RoomVersionId,
+    /// Actor threads.
+    pub arbiters: usize,
+    /// An actor without work for this long is passivated.
+    pub room_idle_secs: u64,
+    /// The same for user sessions.
+    pub session_idle_secs: u64,
+    /// The same for remote servers.
+    pub peer_idle_secs: u64,
+    /// Snapshots of rooms kept in memory, in bytes.
+    pub room_cache_bytes: u64,
+    /// Single events kept in memory, in bytes.
+    pub event_cache_bytes: u64,
+    /// User views kept in memory, in bytes.
+    pub user_cache_bytes: u64,
+    /// argon2id memory, KiB.
+    pub argon2_memory_kib: u32,
+    /// argon2id passes.
+    pub argon2_iterations: u32,
+    /// argon2id lanes.
+    pub argon2_parallelism: u32,
+    /// Lifetime of access tokens that can be refreshed, milliseconds.
+    pub refreshable_access_token_lifetime_ms: i64,
+    /// Lifetime of refresh tokens, milliseconds; `None` for ever.
+    pub refresh_token_lifetime_ms: Option<i64>,
+    /// For how long a proved password counts for further user-interactive stages, milliseconds.
+    pub uia_session_ms: i64,
+    /// Whether presence is tracked.
+    pub presence_enabled: bool,
+    /// Where media lies.
+    pub media_path: std::path::PathBuf,
+    /// The largest upload, bytes.
+    pub max_upload_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            default_room_version: RoomVersionId::V11,
+            arbiters: 2,
+            room_idle_secs: 900,
+            session_idle_secs: 900,
+            peer_idle_secs: 900,
+            room_cache_bytes: 256 * 1024 * 1024,
+            event_cache_bytes: 64 * 1024 * 1024,
+            user_cache_bytes: 64 * 1024 * 1024,
+            argon2_memory_kib: 19_456,
+            argon2_iterations: 2,
+            argon2_parallelism: 1,
+            refreshable_access_token_lifetime_ms: 5 * 60 * 1_000,
+            refresh_token_lifetime_ms: None,
+            uia_session_ms: 15 * 60 * 1_000,
+            presence_enabled: true,
+            media_path: "data/media".into(),
+            max_upload_bytes: 100 * 1024 * 1024,
+        }
+    }
+}
