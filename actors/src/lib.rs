@@ -1,5 +1,6 @@
 //! The behaviour of the server: actors, the journal and the rules they keep.
 
+pub mod cache;
 pub mod clock;
 pub mod cpu;
 pub mod env;
@@ -8,5 +9,6 @@ pub mod hub;
 pub mod key;
 pub mod rng;
 pub mod room;
+pub mod session;
 pub mod settings;
 pub mod stream;
