@@ -2,6 +2,11 @@
 //!
 //! `pos` columns hold an offset (0-based) while a submission waits and the real stream position once the journal
 //! has called [`Rows::shift`]. Every other number is final.
+//!
+//! Within one `Rows` deletions are carried out before everything else; [`Rows::merge`] keeps the order of two submissions
+//! right under that rule.
+
+use std::collections::HashSet;
 
 use crate::{
     access_token, account_data, current_state, device, device_key, device_list_change, event, membership, presence,
@@ -21,7 +26,7 @@ pub struct Rows {
     pub redactions: Vec<RedactedEvent>,
     /// Outliers and soft-failed events that become visible or get a state group.
     pub event_updates: Vec<EventUpdate>,
-    /// Inserted, equal keys ignored.
+    /// Inserted; one whose `nid` is there is ignored. The same pair under another `nid` refuses the submission.
     pub state_keys: Vec<state_key::Model>,
     /// Inserted.
     pub state_groups: Vec<state_group::Model>,
@@ -65,7 +70,7 @@ pub struct Rows {
     pub key_signatures: Vec<crate::key_signature::Model>,
 }
 
-/// An event whose stored PDU is replaced by its pruned form.
+/// An event whose stored PDU is replaced by its pruned form; it stops relating to another event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedactedEvent {
     /// The redacted event.
@@ -76,7 +81,7 @@ pub struct RedactedEvent {
     pub json: String,
 }
 
-/// A stored event whose standing changes.
+/// A stored event whose standing changes. What is `None` stays as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventUpdate {
     /// The event.
@@ -90,6 +95,61 @@ pub struct EventUpdate {
 }
 
 impl Rows {
+    /// Appends what was submitted after `self`, with the effect of writing one after the other.
+    pub fn merge(&mut self, later: Rows) {
+        self.drop_deleted(&later);
+        self.rooms.extend(later.rooms);
+        self.room_heads.extend(later.room_heads);
+        self.events.extend(later.events);
+        self.redactions.extend(later.redactions);
+        self.event_updates.extend(later.event_updates);
+        self.state_keys.extend(later.state_keys);
+        self.state_groups.extend(later.state_groups);
+        self.current_state.extend(later.current_state);
+        self.current_state_removed.extend(later.current_state_removed);
+        self.memberships.extend(later.memberships);
+        self.forgotten.extend(later.forgotten);
+        self.stripped_states.extend(later.stripped_states);
+        self.receipts.extend(later.receipts);
+        self.aliases.extend(later.aliases);
+        self.account_data.extend(later.account_data);
+        self.presence.extend(later.presence);
+        self.to_device.extend(later.to_device);
+        self.to_device_txns.extend(later.to_device_txns);
+        self.device_list_changes.extend(later.device_list_changes);
+        self.devices.extend(later.devices);
+        self.devices_deleted.extend(later.devices_deleted);
+        self.access_tokens.extend(later.access_tokens);
+        self.refresh_tokens.extend(later.refresh_tokens);
+        self.device_keys.extend(later.device_keys);
+        self.cross_signing_keys.extend(later.cross_signing_keys);
+        self.key_signatures.extend(later.key_signatures);
+    }
+
+    /// Drops what `later` undoes: once merged, its deletions would come before these rows instead of after.
+    fn drop_deleted(&mut self, later: &Rows) {
+        if !later.devices_deleted.is_empty() {
+            let gone: HashSet<(&str, &str)> =
+                later.devices_deleted.iter().map(|(user, device)| (user.as_str(), device.as_str())).collect();
+            let kept = |user: &String, device: &String| !gone.contains(&(user.as_str(), device.as_str()));
+            self.devices.retain(|r| kept(&r.user_id, &r.device_id));
+            self.access_tokens.retain(|r| kept(&r.user_id, &r.device_id));
+            self.refresh_tokens.retain(|r| kept(&r.user_id, &r.device_id));
+            self.device_keys.retain(|r| kept(&r.user_id, &r.device_id));
+            self.to_device.retain(|r| kept(&r.user_id, &r.device_id));
+        }
+        if !later.current_state_removed.is_empty() {
+            let gone: HashSet<&(i64, String, String)> = later.current_state_removed.iter().collect();
+            self.current_state
+                .retain(|r| !gone.contains(&(r.room_nid, r.r#type.clone(), r.state_key.clone())));
+        }
+        if !self.forgotten.is_empty() {
+            let back: HashSet<(i64, &str)> =
+                later.memberships.iter().map(|r| (r.room_nid, r.user_id.as_str())).collect();
+            self.forgotten.retain(|(room, user)| !back.contains(&(*room, user.as_str())));
+        }
+    }
+
     /// Turns offsets into positions. `base` is the position of offset 0.
     pub fn shift(&mut self, base: i64) {
         let shift = |pos: &mut i64| *pos += base;

@@ -1,0 +1,138 @@
+//! The store: the one way to the database.
+//!
+//! # How to write a store function
+//! Each chapter has its own file with an `impl Store` block of `pub async fn`s that return `Result<_, StoreError>` and speak
+//! in table models (`crate::device::Model`) and plain values; sea-orm types never appear in a public signature.
+//! `use super::{Run, Store, params};` brings all that is needed:
+//!
+//! ```ignore
+//! impl Store {
+//!     /// A read: any number of calls on `self.reader()`, each one statement on the read pool.
+//!     pub async fn device(&self, user: &str, device: &str) -> Result<Option<device::Model>, StoreError> {
+//!         let sql = "SELECT * FROM device WHERE user_id = $1 AND device_id = $2";
+//!         self.reader().one(sql, params![user, device]).await
+//!     }
+//!
+//!     /// A list in ONE parameter, so that the text (and the prepared statement) is the same for every length.
+//!     pub async fn devices_of(&self, users: &[String]) -> Result<Vec<device::Model>, StoreError> {
+//!         let db = self.backend();
+//!         let sql = format!("SELECT * FROM device WHERE user_id {}", db.any(1));
+//!         self.reader().all(&sql, params![db.texts(users)]).await
+//!     }
+//!
+//!     /// A write of one statement: `self.writer()`, which commits by itself.
+//!     pub async fn rename(&self, user: &str, device: &str, name: &str) -> Result<(), StoreError> {
+//!         let sql = "UPDATE device SET display_name = $3 WHERE user_id = $1 AND device_id = $2";
+//!         self.writer().exec(sql, params![user, device, name]).await.map(|_| ())
+//!     }
+//!
+//!     /// A write of several: a transaction. Dropped without `commit` (by `?`) it rolls back.
+//!     pub async fn claim(&self, keys: &[one_time_key::Model]) -> Result<(), StoreError> {
+//!         let tx = self.begin().await?;
+//!         tx.upsert::<one_time_key::Entity>(keys).await?;
+//!         tx.exec("DELETE FROM fallback_key WHERE user_id = $1", params!["@a:b"]).await?;
+//!         tx.commit().await
+//!     }
+//! }
+//! ```
+//! Texts use `$1`, `$2` … on both databases (each may occur several times) and must stay constant apart from what `Backend`
+//! inserts. `RETURNING`, `ON CONFLICT`, `UPDATE … FROM` and `WITH RECURSIVE` work on both. What differs goes to `backend.rs`.
+//! A transaction holds one of very few write connections (on SQLite: the only one): await nothing but the database in it.
+
+pub mod backend;
+mod bulk;
+mod connect;
+pub mod journal;
+pub mod rows;
+mod run;
+
+use std::sync::Arc;
+
+use sea_orm::{DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions, TransactionTrait};
+
+pub use backend::Backend;
+pub use connect::StoreOptions;
+pub(crate) use run::{Pool, Run, Tx, params};
+
+use crate::error::StoreError;
+
+/// The database: cheap to clone, usable from any task of the shared runtime.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    backend: Backend,
+    read: DatabaseConnection,
+    write: DatabaseConnection,
+    /// The journal's own connections, so that nobody can keep it waiting. On SQLite the same as `write`.
+    journal: DatabaseConnection,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({:?})", self.inner.backend)
+    }
+}
+
+impl Store {
+    /// Opens the pools. The database must exist and be migrated.
+    pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
+        Ok(Self { inner: Arc::new(connect::open(&options).await?) })
+    }
+
+    /// Which database this is.
+    pub fn backend(&self) -> Backend {
+        self.inner.backend
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.reader().exec("SELECT 1", params![]).await.map(|_| ())
+    }
+
+    /// Closes all connections; waits for those in use. Whoever calls the store afterwards gets an error.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.inner.read.close_by_ref().await?;
+        self.inner.journal.close_by_ref().await?;
+        self.inner.write.close_by_ref().await?;
+        Ok(())
+    }
+
+    /// The read pool; it cannot write.
+    pub(crate) fn reader(&self) -> Pool<'_> {
+        Pool::new(&self.inner.read, self.inner.backend)
+    }
+
+    /// The write pool: every statement is a transaction of its own.
+    pub(crate) fn writer(&self) -> Pool<'_> {
+        Pool::new(&self.inner.write, self.inner.backend)
+    }
+
+    /// A write transaction.
+    pub(crate) async fn begin(&self) -> Result<Tx, StoreError> {
+        begin_on(&self.inner.write, self.inner.backend).await
+    }
+
+    /// A write transaction on the journal's connection.
+    async fn begin_journal(&self) -> Result<Tx, StoreError> {
+        begin_on(&self.inner.journal, self.inner.backend).await
+    }
+
+    fn journal_writer(&self) -> Pool<'_> {
+        Pool::new(&self.inner.journal, self.inner.backend)
+    }
+}
+
+async fn begin_on(pool: &DatabaseConnection, backend: Backend) -> Result<Tx, StoreError> {
+    let tx: DatabaseTransaction = match backend {
+        Backend::Postgres => pool.begin().await?,
+        // Takes the write lock at once: no transaction can find later that it may not write.
+        Backend::Sqlite => {
+            let mode = Some(SqliteTransactionMode::Immediate);
+            pool.begin_with_options(TransactionOptions { sqlite_transaction_mode: mode, ..Default::default() }).await?
+        }
+    };
+    Ok(Tx::new(tx, backend))
+}
