@@ -37,8 +37,11 @@ where
 {
     /// `weigh` answers bytes.
     pub fn new(max_bytes: u64, weigh: impl Fn(&V) -> usize + Send + Sync + 'static) -> Self {
-        let stripe =
-            |_| Stripe { epoch: AtomicU64::new(0), gate: Mutex::new(()), loading: tokio::sync::Mutex::new(()) };
+        let stripe = |_| Stripe {
+            epoch: AtomicU64::new(0),
+            gate: Mutex::new(()),
+            loading: tokio::sync::Mutex::new(()),
+        };
         Self {
             views: Cache::builder()
                 .max_capacity(max_bytes)

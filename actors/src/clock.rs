@@ -20,7 +20,9 @@ struct System;
 
 impl TimeSource for System {
     fn now_ms(&self) -> Millis {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| Millis::try_from(d.as_millis()).unwrap_or(Millis::MAX))
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| Millis::try_from(d.as_millis()).unwrap_or(Millis::MAX))
     }
 
     fn instant(&self) -> Instant {

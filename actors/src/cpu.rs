@@ -42,10 +42,20 @@ impl Cpu {
     pub fn new(io: Handle, cores: usize) -> Self {
         let cores = cores.max(1);
         let half = (cores / 2).max(1);
-        let lane = |n, max_waiting| Lane { permits: Semaphore::new(n), waiting: AtomicUsize::new(0), max_waiting };
+        let lane = |n, max_waiting| Lane {
+            permits: Semaphore::new(n),
+            waiting: AtomicUsize::new(0),
+            max_waiting,
+        };
         Self {
             io,
-            lanes: Arc::new([lane(cores, 4_096), lane(cores, 1_024), lane(half, 256), lane(half, 64), lane(half, 64)]),
+            lanes: Arc::new([
+                lane(cores, 4_096),
+                lane(cores, 1_024),
+                lane(half, 256),
+                lane(half, 64),
+                lane(half, 64),
+            ]),
         }
     }
 
@@ -56,9 +66,16 @@ impl Cpu {
     pub async fn run<T: Send + 'static>(&self, class: Class, job: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
         let lane = &self.lanes[class as usize];
         let waiting = Waiting::enter(lane)?;
-        let _permit = lane.permits.acquire().await.map_err(|_| DomainError::unavailable("shutting down"))?;
+        let _permit = lane
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| DomainError::unavailable("shutting down"))?;
         drop(waiting);
-        self.io.spawn_blocking(job).await.map_err(|e| DomainError::internal(format!("{class:?} job: {e}")))
+        self.io
+            .spawn_blocking(job)
+            .await
+            .map_err(|e| DomainError::internal(format!("{class:?} job: {e}")))
     }
 }
 

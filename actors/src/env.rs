@@ -67,12 +67,19 @@ impl Env {
     /// # Errors
     /// `Unavailable` when the database does not answer.
     pub async fn open(parts: Parts) -> Outcome<Arc<Self>> {
-        let Parts { settings, server_name, key, store, clock, rng, io } = parts;
+        let Parts {
+            settings,
+            server_name,
+            key,
+            store,
+            clock,
+            rng,
+            io,
+        } = parts;
         let head = store.take_epoch().await?;
         let next = store.block_next("position").await?;
         let feeds = Arc::new(Feeds::new(StreamPos(next - 1)));
-        let journal =
-            Journal::start(&io, Arc::new(store.clone()), feeds.clone(), clock.clone(), head, next);
+        let journal = Journal::start(&io, Arc::new(store.clone()), feeds.clone(), clock.clone(), head, next);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Arc::new(Self {
             ids: Ids::new(store.clone()),

@@ -94,7 +94,12 @@ impl DomainError {
 
     /// Any errcode.
     pub fn matrix(status: u16, errcode: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self::Matrix { status, errcode: errcode.into(), message: message.into(), extra: Map::new() }
+        Self::Matrix {
+            status,
+            errcode: errcode.into(),
+            message: message.into(),
+            extra: Map::new(),
+        }
     }
 
     /// Adds a member to the error object of a Matrix error; no effect on other kinds.
@@ -113,7 +118,10 @@ impl DomainError {
 
     /// A retry may succeed.
     pub fn unavailable(reason: impl Into<String>) -> Self {
-        Self::Unavailable { retry_after_ms: 1_000, reason: reason.into() }
+        Self::Unavailable {
+            retry_after_ms: 1_000,
+            reason: reason.into(),
+        }
     }
 
     /// The errcode, if this is a Matrix error.

@@ -15,7 +15,10 @@ impl ServerKey {
     /// From the 32-byte seed; `version` is the part of the key id after `ed25519:`.
     #[must_use]
     pub fn new(seed: &[u8; 32], version: impl Into<String>) -> Self {
-        Self { key: SigningKey::from_bytes(seed), version: version.into() }
+        Self {
+            key: SigningKey::from_bytes(seed),
+            version: version.into(),
+        }
     }
 
     /// The part of the key id after `ed25519:`.
@@ -47,6 +50,8 @@ impl KeyPair for ServerKey {
 
 impl std::fmt::Debug for ServerKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerKey").field("id", &self.id()).finish_non_exhaustive()
+        f.debug_struct("ServerKey")
+            .field("id", &self.id())
+            .finish_non_exhaustive()
     }
 }

@@ -41,7 +41,11 @@ impl Rng {
     /// A uniform number below `bound` (0 when `bound` is 0).
     #[must_use]
     pub fn below(&self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { u64::from_le_bytes(self.bytes()) % bound }
+        if bound == 0 {
+            0
+        } else {
+            u64::from_le_bytes(self.bytes()) % bound
+        }
     }
 
     /// `len` characters of `A-Za-z0-9`, about 5.95 bits each.
@@ -52,7 +56,11 @@ impl Rng {
         while out.len() < len {
             self.fill(&mut pool);
             // 248 = 4 · 62: larger bytes would favour some characters.
-            out.extend(pool.iter().filter(|b| **b < 248).map(|b| char::from(ALPHANUMERIC[usize::from(b % 62)])));
+            out.extend(
+                pool.iter()
+                    .filter(|b| **b < 248)
+                    .map(|b| char::from(ALPHANUMERIC[usize::from(b % 62)])),
+            );
         }
         out.truncate(len);
         out

@@ -64,7 +64,11 @@ impl StoreError {
         let refused_by_postgres = sqlx_error(&error)
             .and_then(sqlx::Error::as_database_error)
             .is_some_and(|e| e.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some());
-        if refused_by_postgres { error.into() } else { Self::Unknown(error.to_string()) }
+        if refused_by_postgres {
+            error.into()
+        } else {
+            Self::Unknown(error.to_string())
+        }
     }
 }
 
@@ -78,18 +82,26 @@ fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
 }
 
 fn database_code(error: &DbErr) -> Option<String> {
-    sqlx_error(error)?.as_database_error()?.code().map(|code| code.into_owned())
+    sqlx_error(error)?
+        .as_database_error()?
+        .code()
+        .map(|code| code.into_owned())
 }
 
 /// PostgreSQL: query_canceled, deadlock_detected, serialization_failure, lock_not_available, too_many_connections.
 /// SQLite: BUSY and its extended codes, LOCKED.
 fn is_busy(code: &str) -> bool {
-    matches!(code, "57014" | "40P01" | "40001" | "55P03" | "53300" | "5" | "261" | "517" | "6")
+    matches!(
+        code,
+        "57014" | "40P01" | "40001" | "55P03" | "53300" | "5" | "261" | "517" | "6"
+    )
 }
 
 /// PostgreSQL names the table; SQLite says "UNIQUE constraint failed: table.column, …".
 fn duplicate_table(error: &DbErr, message: &str) -> String {
-    let named = sqlx_error(error).and_then(sqlx::Error::as_database_error).and_then(|e| e.table());
+    let named = sqlx_error(error)
+        .and_then(sqlx::Error::as_database_error)
+        .and_then(|e| e.table());
     match named {
         Some(table) => table.to_owned(),
         None => {

@@ -39,10 +39,17 @@ pub async fn open(url: &str, create: bool) -> Result<DatabaseConnection, Migrate
         None => url.to_owned(),
     };
     let mut options = ConnectOptions::new(url);
-    options.max_connections(1).sqlx_logging(false).set_application_name("synapse-rust migration");
+    options
+        .max_connections(1)
+        .sqlx_logging(false)
+        .set_application_name("synapse-rust migration");
     options.map_sqlx_sqlite_opts(move |o| {
         let o = o.create_if_missing(create).busy_timeout(LOCK_WAIT);
-        if create { o.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal) } else { o }
+        if create {
+            o.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
+        } else {
+            o
+        }
     });
     Ok(Database::connect(options).await?)
 }
@@ -51,11 +58,14 @@ pub async fn open(url: &str, create: bool) -> Result<DatabaseConnection, Migrate
 pub async fn migrate_sqlite(url: &str, steps: Option<u32>) -> Result<(), MigrateError> {
     let path = sqlite_path(url)?;
     if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|e| MigrateError(format!("cannot create {}: {e}", folder.display())))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|e| MigrateError(format!("cannot create {}: {e}", folder.display())))?;
     }
     let db = open(url, true).await?;
-    let immediate =
-        TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
+    let immediate = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..Default::default()
+    };
     let tx = db.begin_with_options(immediate).await?;
     let result = Migrator::up(&tx, steps).await;
     match result {
@@ -69,7 +79,8 @@ pub async fn migrate_sqlite(url: &str, steps: Option<u32>) -> Result<(), Migrate
 /// PostgreSQL: an advisory lock, held by a connection of its own for the whole run.
 pub async fn migrate_postgres(url: &str, steps: Option<u32>) -> Result<(), MigrateError> {
     let mut lock = PgConnection::connect(url).await?;
-    lock.execute(sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK_KEY)).await?;
+    lock.execute(sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK_KEY))
+        .await?;
     let result = async {
         let db = open(url, true).await?;
         let result = Migrator::up(&db, steps).await;
@@ -78,7 +89,8 @@ pub async fn migrate_postgres(url: &str, steps: Option<u32>) -> Result<(), Migra
     }
     .await;
     // Ending the session would free it as well.
-    lock.execute(sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK_KEY)).await?;
+    lock.execute(sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK_KEY))
+        .await?;
     lock.close().await?;
     result
 }

@@ -44,7 +44,11 @@ pub async fn run(url: &str) -> Result<(), MigrateError> {
 
 /// Like [`run`], but applies at most `steps` changes: for tests of an upgrade from an earlier version.
 pub async fn run_to(url: &str, steps: Option<u32>) -> Result<(), MigrateError> {
-    if connect::is_sqlite(url) { connect::migrate_sqlite(url, steps).await } else { connect::migrate_postgres(url, steps).await }
+    if connect::is_sqlite(url) {
+        connect::migrate_sqlite(url, steps).await
+    } else {
+        connect::migrate_postgres(url, steps).await
+    }
 }
 
 /// How many changes the database at `url` still lacks; all of them where it does not exist yet.
@@ -62,7 +66,10 @@ struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        FILES.iter().map(|&(name, sql)| Box::new(SqlFile { name, sql }) as Box<dyn MigrationTrait>).collect()
+        FILES
+            .iter()
+            .map(|&(name, sql)| Box::new(SqlFile { name, sql }) as Box<dyn MigrationTrait>)
+            .collect()
     }
 }
 
@@ -81,8 +88,15 @@ impl MigrationName for SqlFile {
 #[async_trait::async_trait]
 impl MigrationTrait for SqlFile {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let bytes = if manager.get_database_backend() == DbBackend::Postgres { "BYTEA" } else { "BLOB" };
-        manager.get_connection().execute_unprepared(&self.sql.replace("{bytes}", bytes)).await?;
+        let bytes = if manager.get_database_backend() == DbBackend::Postgres {
+            "BYTEA"
+        } else {
+            "BLOB"
+        };
+        manager
+            .get_connection()
+            .execute_unprepared(&self.sql.replace("{bytes}", bytes))
+            .await?;
         Ok(())
     }
 

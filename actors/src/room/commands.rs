@@ -41,7 +41,15 @@ impl Draft {
     /// A message event.
     #[must_use]
     pub fn message(sender: OwnedUserId, kind: &str, content: Box<RawValue>, txn: Option<(String, String)>) -> Self {
-        Self { sender, kind: kind.to_owned(), state_key: None, content, redacts: None, txn, origin_server_ts: None }
+        Self {
+            sender,
+            kind: kind.to_owned(),
+            state_key: None,
+            content,
+            redacts: None,
+            txn,
+            origin_server_ts: None,
+        }
     }
 }
 

@@ -201,9 +201,13 @@ pub fn relation_of(pdu: &Pdu) -> (Option<String>, Option<String>) {
         rel_type: Option<String>,
     }
     match pdu.content_as::<Content>() {
-        Ok(Content { relates_to: Some(Relation { event_id: Some(event_id), rel_type: Some(rel_type) }) }) => {
-            (Some(event_id), Some(rel_type))
-        }
+        Ok(Content {
+            relates_to:
+                Some(Relation {
+                    event_id: Some(event_id),
+                    rel_type: Some(rel_type),
+                }),
+        }) => (Some(event_id), Some(rel_type)),
         _ => (None, None),
     }
 }

@@ -71,7 +71,9 @@ impl RoomSnapshot {
     /// The current state event `(kind, state_key)`.
     #[must_use]
     pub fn state_event(&self, kind: &str, state_key: &str) -> Option<&Arc<StoredEvent>> {
-        self.state.get(&(Arc::from(kind), Arc::from(state_key))).map(|entry| &entry.event)
+        self.state
+            .get(&(Arc::from(kind), Arc::from(state_key)))
+            .map(|entry| &entry.event)
     }
 
     /// Every current state event of one type.

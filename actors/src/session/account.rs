@@ -8,10 +8,6 @@ pub enum AccountCommand {}
 #[derive(Clone, Debug)]
 pub enum AccountReply {}
 
-pub async fn run(
-    _env: &Env,
-    _view: &UserView,
-    command: AccountCommand,
-) -> Outcome<(AccountReply, Option<UserView>)> {
+pub async fn run(_env: &Env, _view: &UserView, command: AccountCommand) -> Outcome<(AccountReply, Option<UserView>)> {
     match command {}
 }

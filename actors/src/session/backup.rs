@@ -8,10 +8,6 @@ pub enum BackupCommand {}
 #[derive(Clone, Debug)]
 pub enum BackupReply {}
 
-pub async fn run(
-    _env: &Env,
-    _view: &UserView,
-    command: BackupCommand,
-) -> Outcome<(BackupReply, Option<UserView>)> {
+pub async fn run(_env: &Env, _view: &UserView, command: BackupCommand) -> Outcome<(BackupReply, Option<UserView>)> {
     match command {}
 }

@@ -8,10 +8,6 @@ pub enum DataCommand {}
 #[derive(Clone, Debug)]
 pub enum DataReply {}
 
-pub async fn run(
-    _env: &Env,
-    _view: &UserView,
-    command: DataCommand,
-) -> Outcome<(DataReply, Option<UserView>)> {
+pub async fn run(_env: &Env, _view: &UserView, command: DataCommand) -> Outcome<(DataReply, Option<UserView>)> {
     match command {}
 }

@@ -8,10 +8,6 @@ pub enum DeviceCommand {}
 #[derive(Clone, Debug)]
 pub enum DeviceReply {}
 
-pub async fn run(
-    _env: &Env,
-    _view: &UserView,
-    command: DeviceCommand,
-) -> Outcome<(DeviceReply, Option<UserView>)> {
+pub async fn run(_env: &Env, _view: &UserView, command: DeviceCommand) -> Outcome<(DeviceReply, Option<UserView>)> {
     match command {}
 }

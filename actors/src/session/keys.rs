@@ -8,10 +8,6 @@ pub enum KeyCommand {}
 #[derive(Clone, Debug)]
 pub enum KeyReply {}
 
-pub async fn run(
-    _env: &Env,
-    _view: &UserView,
-    command: KeyCommand,
-) -> Outcome<(KeyReply, Option<UserView>)> {
+pub async fn run(_env: &Env, _view: &UserView, command: KeyCommand) -> Outcome<(KeyReply, Option<UserView>)> {
     match command {}
 }

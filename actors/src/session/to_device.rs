@@ -8,10 +8,6 @@ pub enum ToDeviceCommand {}
 #[derive(Clone, Debug)]
 pub enum ToDeviceReply {}
 
-pub async fn run(
-    _env: &Env,
-    _view: &UserView,
-    command: ToDeviceCommand,
-) -> Outcome<(ToDeviceReply, Option<UserView>)> {
+pub async fn run(_env: &Env, _view: &UserView, command: ToDeviceCommand) -> Outcome<(ToDeviceReply, Option<UserView>)> {
     match command {}
 }

@@ -68,6 +68,10 @@ impl UserView {
             + self.push_rules.iter().count() * 300
             + self.ignored.len() * 80
             + self.devices.len() * 400
-            + self.profile.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
+            + self
+                .profile
+                .iter()
+                .map(|(name, value)| name.len() + value.len() + 64)
+                .sum::<usize>()
     }
 }

@@ -131,7 +131,10 @@ impl UserFeed {
     fn new(floor: StreamPos, now: Millis) -> Self {
         Self {
             wake: watch::Sender::new(floor),
-            ring: Mutex::new(Ring { floor, items: VecDeque::new() }),
+            ring: Mutex::new(Ring {
+                floor,
+                items: VecDeque::new(),
+            }),
             last_used: AtomicI64::new(now),
         }
     }
@@ -193,7 +196,11 @@ impl Feeds {
     /// `visible`: everything up to here is committed.
     #[must_use]
     pub fn new(visible: StreamPos) -> Self {
-        Self { users: DashMap::new(), visible: AtomicI64::new(visible.0), gate: RwLock::new(()) }
+        Self {
+            users: DashMap::new(),
+            visible: AtomicI64::new(visible.0),
+            gate: RwLock::new(()),
+        }
     }
 
     /// The newest position that readers may see.
@@ -209,7 +216,10 @@ impl Feeds {
             return feed.clone();
         }
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let feed = self.users.entry(user.to_owned()).or_insert_with(|| Arc::new(UserFeed::new(self.visible(), now)));
+        let feed = self
+            .users
+            .entry(user.to_owned())
+            .or_insert_with(|| Arc::new(UserFeed::new(self.visible(), now)));
         feed.last_used.store(now, Ordering::Relaxed);
         feed.clone()
     }
@@ -244,9 +254,8 @@ impl Feeds {
 
     /// Drops feeds that nobody has used for ten minutes. Returns how many are left.
     pub fn sweep(&self, now: Millis) -> usize {
-        self.users.retain(|_, feed| {
-            feed.wake.receiver_count() > 0 || now - feed.last_used.load(Ordering::Relaxed) < IDLE_MS
-        });
+        self.users
+            .retain(|_, feed| feed.wake.receiver_count() > 0 || now - feed.last_used.load(Ordering::Relaxed) < IDLE_MS);
         self.users.len()
     }
 }
@@ -257,11 +266,18 @@ mod tests {
     use ruma::user_id;
 
     fn fact(pos: i64, kind: FactKind) -> Fact {
-        Fact { pos: StreamPos(pos), users: Arc::from([user_id!("@a:x").to_owned()]), kind }
+        Fact {
+            pos: StreamPos(pos),
+            users: Arc::from([user_id!("@a:x").to_owned()]),
+            kind,
+        }
     }
 
     fn typing(pos: i64) -> Fact {
-        let kind = FactKind::Typing { room_nid: RoomNid(7), room_id: ruma::room_id!("!r:x").to_owned() };
+        let kind = FactKind::Typing {
+            room_nid: RoomNid(7),
+            room_id: ruma::room_id!("!r:x").to_owned(),
+        };
         fact(pos, kind)
     }
 

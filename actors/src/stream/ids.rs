@@ -27,7 +27,10 @@ impl Ids {
     /// Reserves nothing yet.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, range: Arc::new(Mutex::new(Range { next: 0, end: 0 })) }
+        Self {
+            store,
+            range: Arc::new(Mutex::new(Range { next: 0, end: 0 })),
+        }
     }
 
     /// The first of `count` consecutive numbers.

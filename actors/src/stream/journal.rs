@@ -51,24 +51,14 @@ pub struct Submission {
 /// Where the journal writes: the store, or a model of one in tests.
 pub trait Sink: Send + Sync + 'static {
     /// One transaction: the head moves to `head.batch` if its epoch is `head.epoch`, and everything is written.
-    fn commit<'a>(
-        &'a self,
-        head: Head,
-        rows: &'a Rows,
-        reserve: Option<i64>,
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn commit<'a>(&'a self, head: Head, rows: &'a Rows, reserve: Option<i64>) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// The head as it is in the database.
     fn head(&self) -> BoxFuture<'_, Result<Head, StoreError>>;
 }
 
 impl Sink for entities::store::Store {
-    fn commit<'a>(
-        &'a self,
-        head: Head,
-        rows: &'a Rows,
-        reserve: Option<i64>,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn commit<'a>(&'a self, head: Head, rows: &'a Rows, reserve: Option<i64>) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(self.commit_batch(head, rows, reserve))
     }
 
@@ -121,8 +111,16 @@ impl Journal {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let facts = broadcast::Sender::new(FANOUT_BACKLOG);
         let stats = Arc::new(JournalStats::default());
-        let writer =
-            Writer { sink, feeds, clock, head, next, end: next, facts: facts.clone(), stats: stats.clone() };
+        let writer = Writer {
+            sink,
+            feeds,
+            clock,
+            head,
+            next,
+            end: next,
+            facts: facts.clone(),
+            stats: stats.clone(),
+        };
         io.spawn(writer.run(waiting));
         Self { queue, facts, stats }
     }
@@ -139,7 +137,9 @@ impl Journal {
             self.stats.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(DomainError::Overloaded { retry_after_ms: 1_000 });
         }
-        answer.await.unwrap_or_else(|_| Err(DomainError::unavailable("the journal stopped")))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(DomainError::unavailable("the journal stopped")))
     }
 
     /// Every batch of facts from now on, in order.
@@ -205,11 +205,21 @@ impl Writer {
 
     fn place(&mut self, batch: Vec<Waiting>) -> Vec<Placed> {
         let mut place = |waiting: Waiting| {
-            let Submission { mut rows, positions, publish } = waiting.submission;
+            let Submission {
+                mut rows,
+                positions,
+                publish,
+            } = waiting.submission;
             let base = self.next;
             self.next += i64::from(positions);
             rows.shift(base);
-            Placed { rows, base, last: self.next - 1, publish, done: waiting.done }
+            Placed {
+                rows,
+                base,
+                last: self.next - 1,
+                publish,
+                done: waiting.done,
+            }
         };
         batch.into_iter().map(&mut place).collect()
     }
@@ -233,7 +243,10 @@ impl Writer {
                 false
             }
             Err(StoreError::Fenced) => {
-                refuse(batch, &DomainError::unavailable("this process no longer owns the database"));
+                refuse(
+                    batch,
+                    &DomainError::unavailable("this process no longer owns the database"),
+                );
                 true
             }
             Err(error) if batch.len() == 1 => {
@@ -296,8 +309,12 @@ impl Writer {
     fn note_commit(&self, submissions: usize, took: Duration) {
         let stats = &self.stats;
         stats.batches.fetch_add(1, Ordering::Relaxed);
-        stats.submissions.fetch_add(i64::try_from(submissions).unwrap_or(0), Ordering::Relaxed);
-        stats.last_commit_us.store(i64::try_from(took.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        stats
+            .submissions
+            .fetch_add(i64::try_from(submissions).unwrap_or(0), Ordering::Relaxed);
+        stats
+            .last_commit_us
+            .store(i64::try_from(took.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
         stats.last_commit_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         metrics::histogram!("journal_commit_seconds").record(took.as_secs_f64());
         metrics::histogram!("journal_batch_submissions").record(submissions as f64);
@@ -312,7 +329,10 @@ impl Writer {
         let mut answers = Vec::with_capacity(batch.len());
         // Not `next - 1`: when a failed batch is tried one by one, later submissions are still open.
         let upto = batch.iter().map(|placed| placed.last).max().unwrap_or(0);
-        for Placed { base, publish, done, .. } in batch {
+        for Placed {
+            base, publish, done, ..
+        } in batch
+        {
             match catch_unwind(AssertUnwindSafe(|| publish(StreamPos(base)))) {
                 Ok(more) => facts.extend(more),
                 Err(_) => tracing::error!("a publish step panicked; its actor reloads"),

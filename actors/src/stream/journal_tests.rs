@@ -45,12 +45,7 @@ impl Model {
 }
 
 impl Sink for Model {
-    fn commit<'a>(
-        &'a self,
-        head: Head,
-        rows: &'a Rows,
-        reserve: Option<i64>,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn commit<'a>(&'a self, head: Head, rows: &'a Rows, reserve: Option<i64>) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             tokio::task::yield_now().await;
             let fault = self.fault();
@@ -79,7 +74,12 @@ impl Sink for Model {
             if self.rng.below(3) == 0 {
                 return Err(StoreError::Driver("still down".to_owned()));
             }
-            Ok(self.state.lock().expect("model lock").head.unwrap_or(Head { epoch: 1, batch: 0 }))
+            Ok(self
+                .state
+                .lock()
+                .expect("model lock")
+                .head
+                .unwrap_or(Head { epoch: 1, batch: 0 }))
         })
     }
 }
@@ -94,10 +94,17 @@ fn submission(name: &str, poison: bool, rows: i64) -> Submission {
     };
     let user = ruma::user_id!("@watcher:x").to_owned();
     Submission {
-        rows: Rows { presence: (0..rows).map(row).collect(), ..Rows::default() },
+        rows: Rows {
+            presence: (0..rows).map(row).collect(),
+            ..Rows::default()
+        },
         positions: u32::try_from(rows.max(1)).expect("few rows"),
         publish: Box::new(move |base| {
-            vec![Fact { pos: base, users: Arc::from([user.clone()]), kind: FactKind::Presence { user } }]
+            vec![Fact {
+                pos: base,
+                users: Arc::from([user.clone()]),
+                kind: FactKind::Presence { user },
+            }]
         }),
     }
 }
@@ -115,7 +122,10 @@ impl Reader {
         assert!(upto >= self.seen, "the visible position fell");
         let state = model.state.lock().expect("model lock");
         let now: Vec<_> = state.rows.iter().filter(|(_, pos)| *pos <= upto).cloned().collect();
-        let late: Vec<_> = now.iter().filter(|r| r.1 <= self.seen && !self.known.contains(r)).collect();
+        let late: Vec<_> = now
+            .iter()
+            .filter(|r| r.1 <= self.seen && !self.known.contains(r))
+            .collect();
         assert!(late.is_empty(), "appeared below a position that was read: {late:?}");
         self.seen = upto;
         self.known = now;
@@ -124,17 +134,35 @@ impl Reader {
 
 async fn run(seed: u64) {
     let rng = Rng::seeded(seed);
-    let model =
-        Arc::new(Model { rng: rng.clone(), state: Mutex::new(State { reserved: 1, ..State::default() }) });
+    let model = Arc::new(Model {
+        rng: rng.clone(),
+        state: Mutex::new(State {
+            reserved: 1,
+            ..State::default()
+        }),
+    });
     let feeds = Arc::new(Feeds::new(StreamPos(0)));
     let feed = feeds.open(ruma::user_id!("@watcher:x"), 0);
     let io = tokio::runtime::Handle::current();
-    let journal =
-        Journal::start(&io, model.clone(), feeds.clone(), Clock::system(), Head { epoch: 1, batch: 0 }, 1);
-    let mut reader = Reader { seen: 0, known: Vec::new() };
+    let journal = Journal::start(
+        &io,
+        model.clone(),
+        feeds.clone(),
+        Clock::system(),
+        Head { epoch: 1, batch: 0 },
+        1,
+    );
+    let mut reader = Reader {
+        seen: 0,
+        known: Vec::new(),
+    };
     let mut tasks = Vec::new();
     for n in 0..60 {
-        let (journal, poison, rows) = (journal.clone(), rng.below(12) == 0, i64::try_from(rng.below(4)).expect("small"));
+        let (journal, poison, rows) = (
+            journal.clone(),
+            rng.below(12) == 0,
+            i64::try_from(rng.below(4)).expect("small"),
+        );
         let name = format!("s{n}");
         tasks.push(tokio::spawn(async move {
             let answer = journal.submit(submission(&name, poison, rows)).await;
@@ -149,10 +177,18 @@ async fn run(seed: u64) {
         let (name, poison, rows, answer) = task.await.expect("no panic");
         reader.read(&feeds, &model);
         let state = model.state.lock().expect("model lock");
-        let written = state.rows.iter().filter(|(key, _)| key.starts_with(&format!("{name}/"))).count();
+        let written = state
+            .rows
+            .iter()
+            .filter(|(key, _)| key.starts_with(&format!("{name}/")))
+            .count();
         match answer {
             Ok(base) => {
-                assert_eq!(i64::try_from(written).expect("few"), rows, "acknowledged but not there: {name}");
+                assert_eq!(
+                    i64::try_from(written).expect("few"),
+                    rows,
+                    "acknowledged but not there: {name}"
+                );
                 assert!(base.0 <= feeds.visible().0, "acknowledged but not visible");
                 assert!(!poison || rows == 0, "poison was accepted");
             }
@@ -186,7 +222,14 @@ async fn a_fenced_writer_stops() {
     }
     let feeds = Arc::new(Feeds::new(StreamPos(0)));
     let io = tokio::runtime::Handle::current();
-    let journal = Journal::start(&io, Arc::new(Fenced), feeds, Clock::system(), Head { epoch: 1, batch: 0 }, 1);
+    let journal = Journal::start(
+        &io,
+        Arc::new(Fenced),
+        feeds,
+        Clock::system(),
+        Head { epoch: 1, batch: 0 },
+        1,
+    );
     assert!(journal.submit(submission("a", false, 1)).await.is_err());
     tokio::task::yield_now().await;
     assert!(journal.submit(submission("b", false, 1)).await.is_err());

@@ -39,10 +39,20 @@ impl Token {
         if let Some(rest) = text.strip_prefix('s') {
             let min = rest.split_once('~').map_or(rest, |(min, _)| min);
             let pos = number(min)?;
-            return if pos < 0 { Err(bad()) } else { Ok(Self::Live(StreamPos(pos))) };
+            return if pos < 0 {
+                Err(bad())
+            } else {
+                Ok(Self::Live(StreamPos(pos)))
+            };
         }
-        let (depth, pos) = text.strip_prefix('t').and_then(|rest| rest.split_once('-')).ok_or_else(bad)?;
-        Ok(Self::History { depth: number(depth)?, pos: StreamPos(number(pos)?) })
+        let (depth, pos) = text
+            .strip_prefix('t')
+            .and_then(|rest| rest.split_once('-'))
+            .ok_or_else(bad)?;
+        Ok(Self::History {
+            depth: number(depth)?,
+            pos: StreamPos(number(pos)?),
+        })
     }
 }
 
@@ -64,8 +74,14 @@ mod tests {
         for token in [
             Token::Live(StreamPos(0)),
             Token::Live(StreamPos(12)),
-            Token::History { depth: 4, pos: StreamPos(9) },
-            Token::History { depth: 4, pos: StreamPos(-9) },
+            Token::History {
+                depth: 4,
+                pos: StreamPos(9),
+            },
+            Token::History {
+                depth: 4,
+                pos: StreamPos(-9),
+            },
         ] {
             assert_eq!(Token::parse(&token.to_string()).ok(), Some(token));
         }

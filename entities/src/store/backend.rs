@@ -75,8 +75,11 @@ impl Backend {
                 format!("UNNEST({}) AS v({names})", arrays.join(", "))
             }
             Self::Sqlite => {
-                let fields: Vec<String> =
-                    columns.iter().enumerate().map(|(i, (name, _))| format!("value ->> {i} AS {name}")).collect();
+                let fields: Vec<String> = columns
+                    .iter()
+                    .enumerate()
+                    .map(|(i, (name, _))| format!("value ->> {i} AS {name}"))
+                    .collect();
                 format!("(SELECT {} FROM json_each(${n})) AS v", fields.join(", "))
             }
         }
@@ -94,8 +97,9 @@ impl Backend {
                 .collect(),
             Self::Sqlite => {
                 let rows = columns.first().map_or(0, Cells::len);
-                let table: Vec<Vec<serde_json::Value>> =
-                    (0..rows).map(|row| columns.iter().map(|cells| cells.json(row)).collect()).collect();
+                let table: Vec<Vec<serde_json::Value>> = (0..rows)
+                    .map(|row| columns.iter().map(|cells| cells.json(row)).collect())
+                    .collect();
                 vec![Value::from(json(&table))]
             }
         }

@@ -49,7 +49,10 @@ where
     }
     let table = Table::of::<E>();
     let columns: Vec<E::Column> = E::Column::iter().collect();
-    let values = rows.iter().map(|row| columns.iter().map(|&c| row.get(c)).collect()).collect();
+    let values = rows
+        .iter()
+        .map(|row| columns.iter().map(|&c| row.get(c)).collect())
+        .collect();
     write_values(db, backend, &table, values, conflict).await
 }
 
@@ -115,10 +118,18 @@ impl Table {
             .map(|column| {
                 let def = column.def();
                 let name = column.as_str();
-                Column { name, kind: kind(def.get_column_type()), nullable: def.is_null(), key: keys.contains(&name) }
+                Column {
+                    name,
+                    kind: kind(def.get_column_type()),
+                    nullable: def.is_null(),
+                    key: keys.contains(&name),
+                }
             })
             .collect();
-        Self { name: E::default().as_str(), columns }
+        Self {
+            name: E::default().as_str(),
+            columns,
+        }
     }
 
     /// Without the rows whose key occurs again later: PostgreSQL refuses two of them in one upsert.
@@ -132,7 +143,10 @@ impl Table {
         }
         let mut keep = vec![false; rows.len()];
         last.into_values().for_each(|i| keep[i] = true);
-        rows.into_iter().zip(keep).filter_map(|(row, keep)| keep.then_some(row)).collect()
+        rows.into_iter()
+            .zip(keep)
+            .filter_map(|(row, keep)| keep.then_some(row))
+            .collect()
     }
 
     /// An unambiguous encoding of a row's primary key.
@@ -161,7 +175,10 @@ impl Table {
     fn on_conflict(&self, conflict: Conflict) -> String {
         let names = |key: bool| self.columns.iter().filter(move |c| c.key == key).map(|c| c.name);
         let keys = names(true).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
-        let set = names(false).map(|n| format!("\"{n}\" = excluded.\"{n}\"")).collect::<Vec<_>>().join(", ");
+        let set = names(false)
+            .map(|n| format!("\"{n}\" = excluded.\"{n}\""))
+            .collect::<Vec<_>>()
+            .join(", ");
         match conflict {
             Conflict::Refuse => String::new(),
             Conflict::Replace if !set.is_empty() => format!(" ON CONFLICT ({keys}) DO UPDATE SET {set}"),

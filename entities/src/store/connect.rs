@@ -49,12 +49,20 @@ impl StoreOptions {
 impl std::fmt::Debug for StoreOptions {
     /// Without the URL, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StoreOptions(read {}, write {})", self.max_connections, self.write_connections)
+        write!(
+            f,
+            "StoreOptions(read {}, write {})",
+            self.max_connections, self.write_connections
+        )
     }
 }
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Inner, StoreError> {
-    if options.url.starts_with("sqlite:") { open_sqlite(options).await } else { open_postgres(options).await }
+    if options.url.starts_with("sqlite:") {
+        open_sqlite(options).await
+    } else {
+        open_postgres(options).await
+    }
 }
 
 fn common(url: String, connections: u32, options: &StoreOptions) -> ConnectOptions {
@@ -83,7 +91,12 @@ async fn open_sqlite(options: &StoreOptions) -> Result<Inner, StoreError> {
     };
     let write = pool(1, false).await?;
     let read = pool(options.max_connections, true).await?;
-    Ok(Inner { backend: Backend::Sqlite, read, journal: write.clone(), write })
+    Ok(Inner {
+        backend: Backend::Sqlite,
+        read,
+        journal: write.clone(),
+        write,
+    })
 }
 
 fn sqlite_options(o: SqliteConnectOptions, busy: Duration, read_only: bool) -> SqliteConnectOptions {
@@ -119,5 +132,10 @@ async fn open_postgres(options: &StoreOptions) -> Result<Inner, StoreError> {
     let journal = pool(2, "journal", options.statement_timeout_ms).await?;
     let write = pool(options.write_connections, "write", options.statement_timeout_ms).await?;
     let read = pool(options.max_connections, "read", options.read_timeout_ms).await?;
-    Ok(Inner { backend: Backend::Postgres, read, write, journal })
+    Ok(Inner {
+        backend: Backend::Postgres,
+        read,
+        write,
+        journal,
+    })
 }

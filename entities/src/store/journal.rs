@@ -9,9 +9,9 @@ use super::{
     rows::Rows,
 };
 use crate::{
-    access_token, account_data, cross_signing_key, current_state, device, device_key, device_list_change, error::StoreError,
-    event, key_signature, membership, presence, receipt, refresh_token, room, room_alias, room_head, state_group, state_key,
-    stripped_state, to_device, to_device_txn,
+    access_token, account_data, cross_signing_key, current_state, device, device_key, device_list_change,
+    error::StoreError, event, key_signature, membership, presence, receipt, refresh_token, room, room_alias, room_head,
+    state_group, state_key, stripped_state, to_device, to_device_txn,
 };
 
 /// Which process may write and which batch was committed last.
@@ -49,15 +49,23 @@ impl Store {
 
     /// The committed head; tells after [`StoreError::Unknown`] whether the batch is in.
     pub async fn read_head(&self) -> Result<Head, StoreError> {
-        self.head("SELECT epoch, batch FROM journal_head WHERE id = 1", false).await
+        self.head("SELECT epoch, batch FROM journal_head WHERE id = 1", false)
+            .await
     }
 
     async fn head(&self, sql: &str, write: bool) -> Result<Head, StoreError> {
         let pool = if write { self.journal_writer() } else { self.reader() };
         let rows = pool.rows(sql, params![]).await?;
-        let missing = StoreError::Inconsistent { table: "journal_head", column: "id", key: "1".to_owned() };
+        let missing = StoreError::Inconsistent {
+            table: "journal_head",
+            column: "id",
+            key: "1".to_owned(),
+        };
         let row = rows.first().ok_or(missing)?;
-        Ok(Head { epoch: row.try_get_by_index(0)?, batch: row.try_get_by_index(1)? })
+        Ok(Head {
+            epoch: row.try_get_by_index(0)?,
+            batch: row.try_get_by_index(1)?,
+        })
     }
 
     /// Reserves `size` numbers of the named counter for ever: `[start, end)`.
@@ -65,13 +73,20 @@ impl Store {
         let sql = "INSERT INTO stream_block (name, next) VALUES ($1, 1 + $2) \
                    ON CONFLICT (name) DO UPDATE SET next = stream_block.next + $2 RETURNING next";
         let end: Option<i64> = self.journal_writer().scalar(sql, params![name, size]).await?;
-        let end = end.ok_or(StoreError::RowsAffected { table: "stream_block", expected: 1, actual: 0 })?;
+        let end = end.ok_or(StoreError::RowsAffected {
+            table: "stream_block",
+            expected: 1,
+            actual: 0,
+        })?;
         Ok((end - size, end))
     }
 
     /// The first number of the named counter that nobody has reserved.
     pub async fn block_next(&self, name: &str) -> Result<i64, StoreError> {
-        let next = self.reader().scalar("SELECT next FROM stream_block WHERE name = $1", params![name]).await?;
+        let next = self
+            .reader()
+            .scalar("SELECT next FROM stream_block WHERE name = $1", params![name])
+            .await?;
         Ok(next.unwrap_or(1))
     }
 
@@ -151,7 +166,8 @@ async fn write_user_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     tx.upsert::<presence::Entity>(&rows.presence).await?;
     tx.insert::<to_device_txn::Entity>(&rows.to_device_txns).await?;
     tx.insert::<to_device::Entity>(&rows.to_device).await?;
-    tx.insert::<device_list_change::Entity>(&rows.device_list_changes).await?;
+    tx.insert::<device_list_change::Entity>(&rows.device_list_changes)
+        .await?;
     tx.upsert::<device::Entity>(&rows.devices).await?;
     tx.insert::<access_token::Entity>(&rows.access_tokens).await?;
     tx.insert::<refresh_token::Entity>(&rows.refresh_tokens).await?;
@@ -167,7 +183,12 @@ async fn update_events(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
         return Ok(());
     }
     let db = tx.backend();
-    let columns = [("nid", Kind::Int), ("pos", Kind::Int), ("state_group", Kind::Int), ("status", Kind::Int)];
+    let columns = [
+        ("nid", Kind::Int),
+        ("pos", Kind::Int),
+        ("state_group", Kind::Int),
+        ("status", Kind::Int),
+    ];
     let status = match db {
         Backend::Postgres => "v.status::smallint",
         Backend::Sqlite => "v.status",
@@ -194,7 +215,10 @@ async fn redact(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
         return Ok(());
     }
     let db = tx.backend();
-    let table = db.tuples_table(1, &[("nid", Kind::Int), ("redacted_by", Kind::Text), ("json", Kind::Text)]);
+    let table = db.tuples_table(
+        1,
+        &[("nid", Kind::Int), ("redacted_by", Kind::Text), ("json", Kind::Text)],
+    );
     let sql = format!(
         "UPDATE event SET redacted_by = v.redacted_by, json = v.json, relates_to = NULL, rel_type = NULL \
          FROM {table} WHERE event.nid = v.nid"
@@ -243,9 +267,7 @@ async fn delete_current_state(tx: &Tx, removed: &[(i64, String, String)]) -> Res
     }
     let db = tx.backend();
     let table = db.tuples_table(1, &[("r", Kind::Int), ("t", Kind::Text), ("k", Kind::Text)]);
-    let sql = format!(
-        "DELETE FROM current_state WHERE (room_nid, type, state_key) IN (SELECT r, t, k FROM {table})"
-    );
+    let sql = format!("DELETE FROM current_state WHERE (room_nid, type, state_key) IN (SELECT r, t, k FROM {table})");
     let values = db.tuples(vec![
         Cells::Ints(removed.iter().map(|(room, ..)| *room).collect()),
         Cells::Texts(removed.iter().map(|(_, kind, _)| kind.clone()).collect()),
@@ -268,5 +290,13 @@ fn last_by<T>(list: &[T], key: impl Fn(&T) -> i64) -> Vec<&T> {
 
 fn expect(table: &'static str, expected: usize, actual: u64) -> Result<(), StoreError> {
     let expected = expected as u64;
-    if actual == expected { Ok(()) } else { Err(StoreError::RowsAffected { table, expected, actual }) }
+    if actual == expected {
+        Ok(())
+    } else {
+        Err(StoreError::RowsAffected {
+            table,
+            expected,
+            actual,
+        })
+    }
 }

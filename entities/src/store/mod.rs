@@ -79,7 +79,9 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Opens the pools. The database must exist and be migrated.
     pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
-        Ok(Self { inner: Arc::new(connect::open(&options).await?) })
+        Ok(Self {
+            inner: Arc::new(connect::open(&options).await?),
+        })
     }
 
     /// Which database this is.
@@ -131,7 +133,11 @@ async fn begin_on(pool: &DatabaseConnection, backend: Backend) -> Result<Tx, Sto
         // Takes the write lock at once: no transaction can find later that it may not write.
         Backend::Sqlite => {
             let mode = Some(SqliteTransactionMode::Immediate);
-            pool.begin_with_options(TransactionOptions { sqlite_transaction_mode: mode, ..Default::default() }).await?
+            pool.begin_with_options(TransactionOptions {
+                sqlite_transaction_mode: mode,
+                ..Default::default()
+            })
+            .await?
         }
     };
     Ok(Tx::new(tx, backend))

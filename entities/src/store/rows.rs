@@ -129,8 +129,11 @@ impl Rows {
     /// Drops what `later` undoes: once merged, its deletions would come before these rows instead of after.
     fn drop_deleted(&mut self, later: &Rows) {
         if !later.devices_deleted.is_empty() {
-            let gone: HashSet<(&str, &str)> =
-                later.devices_deleted.iter().map(|(user, device)| (user.as_str(), device.as_str())).collect();
+            let gone: HashSet<(&str, &str)> = later
+                .devices_deleted
+                .iter()
+                .map(|(user, device)| (user.as_str(), device.as_str()))
+                .collect();
             let kept = |user: &String, device: &String| !gone.contains(&(user.as_str(), device.as_str()));
             self.devices.retain(|r| kept(&r.user_id, &r.device_id));
             self.access_tokens.retain(|r| kept(&r.user_id, &r.device_id));
@@ -144,9 +147,13 @@ impl Rows {
                 .retain(|r| !gone.contains(&(r.room_nid, r.r#type.clone(), r.state_key.clone())));
         }
         if !self.forgotten.is_empty() {
-            let back: HashSet<(i64, &str)> =
-                later.memberships.iter().map(|r| (r.room_nid, r.user_id.as_str())).collect();
-            self.forgotten.retain(|(room, user)| !back.contains(&(*room, user.as_str())));
+            let back: HashSet<(i64, &str)> = later
+                .memberships
+                .iter()
+                .map(|r| (r.room_nid, r.user_id.as_str()))
+                .collect();
+            self.forgotten
+                .retain(|(room, user)| !back.contains(&(*room, user.as_str())));
         }
     }
 

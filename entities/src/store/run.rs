@@ -49,7 +49,10 @@ pub(crate) trait Run: Sync {
         values: Vec<Value>,
     ) -> impl Future<Output = Result<Option<M>, StoreError>> + Send {
         async move {
-            let row = self.conn().query_one_raw(statement(self.backend(), sql, values)?).await?;
+            let row = self
+                .conn()
+                .query_one_raw(statement(self.backend(), sql, values)?)
+                .await?;
             row.map(|row| Ok(M::from_query_result(&row, "")?)).transpose()
         }
     }
@@ -73,24 +76,34 @@ pub(crate) trait Run: Sync {
         values: Vec<Value>,
     ) -> impl Future<Output = Result<Option<T>, StoreError>> + Send {
         async move {
-            let row = self.conn().query_one_raw(statement(self.backend(), sql, values)?).await?;
+            let row = self
+                .conn()
+                .query_one_raw(statement(self.backend(), sql, values)?)
+                .await?;
             row.map(|row| Ok(row.try_get_by_index(0)?)).transpose()
         }
     }
 
     /// All rows, undecoded: for joins that yield two models (`M::from_query_result(&row, "prefix_")`) or tuples
     /// (`row.try_get_by_index(0)`).
-    fn rows(
-        &self,
-        sql: &str,
-        values: Vec<Value>,
-    ) -> impl Future<Output = Result<Vec<QueryResult>, StoreError>> + Send {
-        async move { Ok(self.conn().query_all_raw(statement(self.backend(), sql, values)?).await?) }
+    fn rows(&self, sql: &str, values: Vec<Value>) -> impl Future<Output = Result<Vec<QueryResult>, StoreError>> + Send {
+        async move {
+            Ok(self
+                .conn()
+                .query_all_raw(statement(self.backend(), sql, values)?)
+                .await?)
+        }
     }
 
     /// Runs it and tells how many rows it touched.
     fn exec(&self, sql: &str, values: Vec<Value>) -> impl Future<Output = Result<u64, StoreError>> + Send {
-        async move { Ok(self.conn().execute_raw(statement(self.backend(), sql, values)?).await?.rows_affected()) }
+        async move {
+            Ok(self
+                .conn()
+                .execute_raw(statement(self.backend(), sql, values)?)
+                .await?
+                .rows_affected())
+        }
     }
 
     /// Inserts rows; one that is there already refuses all with [`StoreError::Duplicate`].
