@@ -95,37 +95,6 @@ pub struct EventUpdate {
 }
 
 impl Rows {
-    /// Appends what was submitted after `self`, with the effect of writing one after the other.
-    pub fn merge(&mut self, later: Rows) {
-        self.drop_deleted(&later);
-        self.rooms.extend(later.rooms);
-        self.room_heads.extend(later.room_heads);
-        self.events.extend(later.events);
-        self.redactions.extend(later.redactions);
-        self.event_updates.extend(later.event_updates);
-        self.state_keys.extend(later.state_keys);
-        self.state_groups.extend(later.state_groups);
-        self.current_state.extend(later.current_state);
-        self.current_state_removed.extend(later.current_state_removed);
-        self.memberships.extend(later.memberships);
-        self.forgotten.extend(later.forgotten);
-        self.stripped_states.extend(later.stripped_states);
-        self.receipts.extend(later.receipts);
-        self.aliases.extend(later.aliases);
-        self.account_data.extend(later.account_data);
-        self.presence.extend(later.presence);
-        self.to_device.extend(later.to_device);
-        self.to_device_txns.extend(later.to_device_txns);
-        self.device_list_changes.extend(later.device_list_changes);
-        self.devices.extend(later.devices);
-        self.devices_deleted.extend(later.devices_deleted);
-        self.access_tokens.extend(later.access_tokens);
-        self.refresh_tokens.extend(later.refresh_tokens);
-        self.device_keys.extend(later.device_keys);
-        self.cross_signing_keys.extend(later.cross_signing_keys);
-        self.key_signatures.extend(later.key_signatures);
-    }
-
     /// Drops what `later` undoes: once merged, its deletions would come before these rows instead of after.
     fn drop_deleted(&mut self, later: &Rows) {
         if !later.devices_deleted.is_empty() {
@@ -178,8 +147,9 @@ impl Rows {
         self.device_list_changes.iter_mut().for_each(|r| shift(&mut r.pos));
     }
 
-    /// Appends another submission's rows; where keys are equal, the later row wins on writing.
+    /// Appends a later submission's rows, with the effect of writing one after the other.
     pub fn merge(&mut self, other: Self) {
+        self.drop_deleted(&other);
         let Self {
             rooms,
             room_heads,
