@@ -139,7 +139,8 @@ mod tests {
                         let (started, stored) = (started.clone(), stored.clone());
                         async move {
                             let read = stored.load(Ordering::SeqCst);
-                            if let Some(started) = started.lock().expect("test lock").take() {
+                            let first = started.lock().expect("test lock").take();
+                            if let Some(started) = first {
                                 started.send(()).expect("somebody waits");
                                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                             }
