@@ -26,7 +26,7 @@ pub struct Model {
     pub txn_id: Option<String>,
     pub relates_to: Option<String>,
     pub rel_type: Option<String>,
-    /// What readers get under `unsigned` besides age and transaction id: JSON object with prev_content
+    /// What readers get under `unsigned` besides age and transaction id: JSON object with prev_content,
     /// prev_sender, replaces_state; NULL where there is nothing.
     pub unsigned: Option<String>,
     /// The PDU as text, pruned once redacted.

@@ -220,7 +220,7 @@ async fn redact(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
         &[("nid", Kind::Int), ("redacted_by", Kind::Text), ("json", Kind::Text)],
     );
     let sql = format!(
-        "UPDATE event SET redacted_by = v.redacted_by, json = v.json, relates_to = NULL, rel_type = NULL \
+        "UPDATE event SET redacted_by = v.redacted_by, json = v.json, relates_to = NULL, rel_type = NULL, unsigned = NULL \
          FROM {table} WHERE event.nid = v.nid"
     );
     let redactions = last_by(&rows.redactions, |r| r.nid);
