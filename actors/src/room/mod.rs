@@ -2,4 +2,5 @@
 
 pub mod commands;
 pub mod event;
+pub mod render;
 pub mod snapshot;
