@@ -217,10 +217,15 @@ async fn redact(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     let db = tx.backend();
     let table = db.tuples_table(
         1,
-        &[("nid", Kind::Int), ("redacted_by", Kind::Text), ("json", Kind::Text)],
+        &[
+            ("nid", Kind::Int),
+            ("redacted_by", Kind::Text),
+            ("json", Kind::Text),
+            ("unsigned", Kind::Text),
+        ],
     );
     let sql = format!(
-        "UPDATE event SET redacted_by = v.redacted_by, json = v.json, relates_to = NULL, rel_type = NULL, unsigned = NULL \
+        "UPDATE event SET redacted_by = v.redacted_by, json = v.json, relates_to = NULL, rel_type = NULL, unsigned = v.unsigned \
          FROM {table} WHERE event.nid = v.nid"
     );
     let redactions = last_by(&rows.redactions, |r| r.nid);
@@ -228,6 +233,7 @@ async fn redact(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
         Cells::Ints(redactions.iter().map(|r| r.nid).collect()),
         Cells::Texts(redactions.iter().map(|r| r.redacted_by.clone()).collect()),
         Cells::Texts(redactions.iter().map(|r| r.json.clone()).collect()),
+        Cells::Texts(redactions.iter().map(|r| r.unsigned.clone()).collect()),
     ]);
     expect("event", redactions.len(), tx.exec(&sql, values).await?)
 }

@@ -79,6 +79,8 @@ pub struct RedactedEvent {
     pub redacted_by: String,
     /// The pruned PDU.
     pub json: String,
+    /// A JSON object with `redacted_because`, the redaction as clients get it.
+    pub unsigned: String,
 }
 
 /// A stored event whose standing changes. What is `None` stays as it is.
