@@ -1,1 +1,6 @@
+//! synapse-rust: a Matrix homeserver built as an actor system. This crate is its HTTP edge and its process.
 
+pub mod cli;
+pub mod config;
+pub mod signing_key;
+pub mod telemetry;

@@ -103,7 +103,10 @@ fn push_unsigned(out: &mut String, event: &StoredEvent, viewer: &Viewer, extras:
     if let Some(unsigned) = &event.unsigned {
         // An object: its members are continued here.
         let object = unsigned.trim();
-        let members = object.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
+        let members = object
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'))
+            .unwrap_or_default();
         if !members.trim().is_empty() {
             out.push(',');
             out.push_str(members);
@@ -188,16 +191,28 @@ mod tests {
     }
 
     fn render(event: &StoredEvent, device: &str) -> Value {
-        let viewer = Viewer { user: user_id!("@a:x").to_owned(), device: Some(device.into()), now: 1_500 };
+        let viewer = Viewer {
+            user: user_id!("@a:x").to_owned(),
+            device: Some(device.into()),
+            now: 1_500,
+        };
         let text = client_event(event, &viewer, RoomIdField::Shown, Extras::default());
         serde_json::from_str(text.get()).expect("valid")
     }
 
     #[test]
     fn only_the_sending_device_sees_the_transaction_id() {
-        let event = event("m.room.message", &json!({"body": "hé\"llo"}), None, Some(r#"{"prev_content":{"a":{}}}"#));
+        let event = event(
+            "m.room.message",
+            &json!({"body": "hé\"llo"}),
+            None,
+            Some(r#"{"prev_content":{"a":{}}}"#),
+        );
         let own = render(&event, "DEV");
-        assert_eq!(own["unsigned"], json!({"age": 500, "transaction_id": "t1", "prev_content": {"a": {}}}));
+        assert_eq!(
+            own["unsigned"],
+            json!({"age": 500, "transaction_id": "t1", "prev_content": {"a": {}}})
+        );
         assert_eq!(own["content"]["body"], "hé\"llo");
         assert_eq!(own["room_id"], "!r:x");
         assert!(render(&event, "OTHER")["unsigned"].get("transaction_id").is_none());
