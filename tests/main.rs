@@ -1,1 +1,10 @@
-fn main() {}
+//! The integration tests: one binary, so that they are linked once.
+//!
+//! Every test gets a server process and a database of its own (`common::server`) and speaks to it over HTTP
+//! (`common::client`). `both_databases!` makes a test run on SQLite and on PostgreSQL.
+
+#[macro_use]
+mod common;
+
+mod client;
+mod tidy;
