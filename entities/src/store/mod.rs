@@ -42,9 +42,13 @@
 pub mod backend;
 mod bulk;
 mod connect;
+pub mod event;
 pub mod journal;
+mod room;
 pub mod rows;
 mod run;
+mod state;
+mod stream;
 
 use std::sync::Arc;
 

@@ -1,0 +1,124 @@
+//! Reads of what else travels on the stream: receipts, account data, presence, to-device messages, device lists; and the
+//! cursors of its consumers. Ranges are `since < pos ≤ upto` throughout.
+
+use super::{Run, Store, params};
+use crate::{
+    account_data, consumer_cursor, device_list_change, error::StoreError, presence, receipt, to_device,
+};
+
+impl Store {
+    /// The receipts of a room that changed, of all users and types.
+    pub async fn receipts_in_room(
+        &self,
+        room_nid: i64,
+        since: i64,
+        upto: i64,
+    ) -> Result<Vec<receipt::Model>, StoreError> {
+        let sql = "SELECT * FROM receipt WHERE room_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos";
+        self.reader().all(sql, params![room_nid, since, upto]).await
+    }
+
+    /// The receipts of several rooms that changed, of all users and types.
+    pub async fn receipts_of_rooms(
+        &self,
+        room_nids: &[i64],
+        since: i64,
+        upto: i64,
+    ) -> Result<Vec<receipt::Model>, StoreError> {
+        let db = self.backend();
+        let sql = format!("SELECT * FROM receipt WHERE room_nid {} AND pos > $2 AND pos <= $3 ORDER BY pos", db.any(1));
+        self.reader().all(&sql, params![db.ints(room_nids), since, upto]).await
+    }
+
+    /// All receipts of a user in the given rooms.
+    pub async fn receipts_of_user(&self, user_id: &str, room_nids: &[i64]) -> Result<Vec<receipt::Model>, StoreError> {
+        let db = self.backend();
+        let sql = format!("SELECT * FROM receipt WHERE room_nid {} AND user_id = $2", db.any(1));
+        self.reader().all(&sql, params![db.ints(room_nids), user_id]).await
+    }
+
+    /// The user's account data that changed, global and of rooms.
+    pub async fn account_data_since(
+        &self,
+        user_id: &str,
+        since: i64,
+        upto: i64,
+    ) -> Result<Vec<account_data::Model>, StoreError> {
+        let sql = "SELECT * FROM account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3 ORDER BY pos";
+        self.reader().all(sql, params![user_id, since, upto]).await
+    }
+
+    /// One entry of account data; `room_id` is empty for global account data.
+    pub async fn account_data_one(
+        &self,
+        user_id: &str,
+        room_id: &str,
+        event_type: &str,
+    ) -> Result<Option<account_data::Model>, StoreError> {
+        let sql = "SELECT * FROM account_data WHERE user_id = $1 AND room_id = $2 AND type = $3";
+        self.reader().one(sql, params![user_id, room_id, event_type]).await
+    }
+
+    /// All account data of a user, global and of rooms.
+    pub async fn account_data_all(&self, user_id: &str) -> Result<Vec<account_data::Model>, StoreError> {
+        self.reader().all("SELECT * FROM account_data WHERE user_id = $1 ORDER BY pos", params![user_id]).await
+    }
+
+    /// The presence of anybody that changed.
+    pub async fn presence_since(&self, since: i64, upto: i64) -> Result<Vec<presence::Model>, StoreError> {
+        let sql = "SELECT * FROM presence WHERE pos > $1 AND pos <= $2 ORDER BY pos";
+        self.reader().all(sql, params![since, upto]).await
+    }
+
+    /// The presence of the given users; those without any are left out.
+    pub async fn presence_of<S: AsRef<str> + Sync>(&self, users: &[S]) -> Result<Vec<presence::Model>, StoreError> {
+        let db = self.backend();
+        let sql = format!("SELECT * FROM presence WHERE user_id {}", db.any(1));
+        self.reader().all(&sql, params![db.texts(users)]).await
+    }
+
+    /// The oldest messages that wait for a device, at or below `upto`.
+    pub async fn to_device_page(
+        &self,
+        user_id: &str,
+        device_id: &str,
+        upto: i64,
+        limit: u32,
+    ) -> Result<Vec<to_device::Model>, StoreError> {
+        let sql = "SELECT * FROM to_device WHERE user_id = $1 AND device_id = $2 AND pos <= $3 ORDER BY pos LIMIT $4";
+        self.reader().all(sql, params![user_id, device_id, upto, i64::from(limit)]).await
+    }
+
+    /// Deletes what a device has received: all its messages at or below `upto`. Tells how many.
+    pub async fn to_device_ack(&self, user_id: &str, device_id: &str, upto: i64) -> Result<u64, StoreError> {
+        let sql = "DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND pos <= $3";
+        self.writer().exec(sql, params![user_id, device_id, upto]).await
+    }
+
+    /// Which of the given users changed their device list, each once with the newest position in the range.
+    pub async fn device_list_changes<S: AsRef<str> + Sync>(
+        &self,
+        users: &[S],
+        since: i64,
+        upto: i64,
+    ) -> Result<Vec<device_list_change::Model>, StoreError> {
+        let db = self.backend();
+        let sql = format!(
+            "SELECT MAX(pos) AS pos, user_id FROM device_list_change WHERE user_id {} AND pos > $2 AND pos <= $3 \
+             GROUP BY user_id ORDER BY 1",
+            db.any(1)
+        );
+        self.reader().all(&sql, params![db.texts(users), since, upto]).await
+    }
+
+    /// How far a consumer of the stream has come; `None` if it never ran.
+    pub async fn consumer_cursor(&self, name: &str) -> Result<Option<i64>, StoreError> {
+        self.reader().scalar("SELECT pos FROM consumer_cursor WHERE name = $1", params![name]).await
+    }
+
+    /// Moves a consumer's cursor.
+    pub async fn set_consumer_cursor(&self, name: &str, pos: i64) -> Result<(), StoreError> {
+        let cursor = consumer_cursor::Model { name: name.to_owned(), pos };
+        self.writer().upsert::<consumer_cursor::Entity>(&[cursor]).await.map(|_| ())
+    }
+}
