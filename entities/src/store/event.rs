@@ -51,7 +51,9 @@ impl Store {
 
     /// An event by Matrix id, of any status.
     pub async fn event_by_id(&self, event_id: &str) -> Result<Option<event::Model>, StoreError> {
-        self.reader().one("SELECT * FROM event WHERE event_id = $1", params![event_id]).await
+        self.reader()
+            .one("SELECT * FROM event WHERE event_id = $1", params![event_id])
+            .await
     }
 
     /// The event a device has sent with a transaction id.
@@ -81,7 +83,9 @@ impl Store {
         let sql = format!(
             "SELECT * FROM event WHERE room_nid = $1 AND pos > $2 AND pos <= $3 AND {VISIBLE} ORDER BY pos {order} LIMIT $4"
         );
-        self.reader().all(&sql, params![room_nid, above, upto, i64::from(limit)]).await
+        self.reader()
+            .all(&sql, params![room_nid, above, upto, i64::from(limit)])
+            .await
     }
 
     /// The newest `limit_each` events of each room at or below `upto`; oldest first within a room, rooms in no order.
@@ -119,7 +123,9 @@ impl Store {
                 tail("nid", "r.value")
             ),
         };
-        self.reader().all(&sql, params![db.ints(room_nids), since, upto, i64::from(limit_each)]).await
+        self.reader()
+            .all(&sql, params![db.ints(room_nids), since, upto, i64::from(limit_each)])
+            .await
     }
 
     /// The changes of a user's memberships with `since < pos ≤ upto`, oldest first.
@@ -148,8 +154,13 @@ impl Store {
             "SELECT room_nid, MAX(pos) FROM event WHERE room_nid {} AND pos > $2 AND pos <= $3 AND {VISIBLE} GROUP BY room_nid",
             db.any(1)
         );
-        let rows = self.reader().rows(&sql, params![db.ints(room_nids), since, upto]).await?;
-        rows.iter().map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))).collect()
+        let rows = self
+            .reader()
+            .rows(&sql, params![db.ints(room_nids), since, upto])
+            .await?;
+        rows.iter()
+            .map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)))
+            .collect()
     }
 
     /// The state events of a room with `since < pos ≤ upto`, oldest first.
@@ -169,8 +180,15 @@ impl Store {
              AND ($4 IS NULL OR type = $4) AND pos > $5 AND pos <= $6 AND {VISIBLE} ORDER BY pos {order} LIMIT $7"
         );
         let limit = i64::from(query.limit);
-        let values =
-            params![query.event_id, query.room_nid, query.rel_type, query.event_type, above, upto, limit];
+        let values = params![
+            query.event_id,
+            query.room_nid,
+            query.rel_type,
+            query.event_type,
+            above,
+            upto,
+            limit
+        ];
         self.reader().all(&sql, values).await
     }
 
@@ -186,7 +204,9 @@ impl Store {
             "SELECT * FROM event WHERE relates_to {} AND room_nid = $2 AND pos <= $3 AND {VISIBLE} ORDER BY pos",
             db.any(1)
         );
-        self.reader().all(&sql, params![db.texts(event_ids), room_nid, upto]).await
+        self.reader()
+            .all(&sql, params![db.texts(event_ids), room_nid, upto])
+            .await
     }
 
     /// For each `(room, type, sender)` the events that the sender has sent there, newest first, at most `limit` in all.
@@ -219,13 +239,21 @@ impl Store {
     /// The lowest position of a room's events: where its known history begins. Negative if history was fetched.
     pub async fn earliest_event_pos(&self, room_nid: i64) -> Result<Option<i64>, StoreError> {
         let sql = "SELECT MIN(pos) FROM event WHERE room_nid = $1 AND pos IS NOT NULL";
-        Ok(self.reader().scalar::<Option<i64>>(sql, params![room_nid]).await?.flatten())
+        Ok(self
+            .reader()
+            .scalar::<Option<i64>>(sql, params![room_nid])
+            .await?
+            .flatten())
     }
 
     /// The highest position of a room's events at or below `upto`.
     pub async fn latest_event_pos(&self, room_nid: i64, upto: i64) -> Result<Option<i64>, StoreError> {
         let sql = "SELECT MAX(pos) FROM event WHERE room_nid = $1 AND pos IS NOT NULL AND pos <= $2";
-        Ok(self.reader().scalar::<Option<i64>>(sql, params![room_nid, upto]).await?.flatten())
+        Ok(self
+            .reader()
+            .scalar::<Option<i64>>(sql, params![room_nid, upto])
+            .await?
+            .flatten())
     }
 
     /// The event closest to a time, at or below position `upto`: the first at or after `ts` (milliseconds) forwards, the
@@ -248,6 +276,10 @@ impl Store {
 
 /// Exclusive lower bound, inclusive upper bound and direction of a page.
 fn bounds(from: Option<i64>, to: Option<i64>, backwards: bool) -> (i64, i64, &'static str) {
-    let (lower, upper, order) = if backwards { (to, from, "DESC") } else { (from, to, "ASC") };
+    let (lower, upper, order) = if backwards {
+        (to, from, "DESC")
+    } else {
+        (from, to, "ASC")
+    };
     (lower.unwrap_or(i64::MIN), upper.unwrap_or(i64::MAX), order)
 }

@@ -8,7 +8,9 @@ use crate::{error::StoreError, event, membership, room, room_head, stripped_stat
 impl Store {
     /// A room by its Matrix id.
     pub async fn room_by_id(&self, room_id: &str) -> Result<Option<room::Model>, StoreError> {
-        self.reader().one("SELECT * FROM room WHERE room_id = $1", params![room_id]).await
+        self.reader()
+            .one("SELECT * FROM room WHERE room_id = $1", params![room_id])
+            .await
     }
 
     /// Rooms by their Matrix ids, in no order; unknown ones are left out.
@@ -33,7 +35,9 @@ impl Store {
 
     /// The room's forward extremities, newest state group and position.
     pub async fn room_head(&self, room_nid: i64) -> Result<Option<room_head::Model>, StoreError> {
-        self.reader().one("SELECT * FROM room_head WHERE room_nid = $1", params![room_nid]).await
+        self.reader()
+            .one("SELECT * FROM room_head WHERE room_nid = $1", params![room_nid])
+            .await
     }
 
     /// The heads of several rooms, in no order.
@@ -63,12 +67,16 @@ impl Store {
             db.any(1),
             db.any(2)
         );
-        self.reader().all(&sql, params![db.ints(room_nids), db.texts(types)]).await
+        self.reader()
+            .all(&sql, params![db.ints(room_nids), db.texts(types)])
+            .await
     }
 
     /// All memberships of a room, also of those who left.
     pub async fn memberships_of_room(&self, room_nid: i64) -> Result<Vec<membership::Model>, StoreError> {
-        self.reader().all("SELECT * FROM membership WHERE room_nid = $1", params![room_nid]).await
+        self.reader()
+            .all("SELECT * FROM membership WHERE room_nid = $1", params![room_nid])
+            .await
     }
 
     /// One membership.
@@ -86,7 +94,8 @@ impl Store {
     ) -> Result<Vec<(membership::Model, room::Model)>, StoreError> {
         let db = self.backend();
         let (m, r) = (columns::<membership::Entity>("m"), columns::<room::Entity>("r"));
-        let mut sql = format!("SELECT {m}, {r} FROM membership m JOIN room r ON r.nid = m.room_nid WHERE m.user_id = $1");
+        let mut sql =
+            format!("SELECT {m}, {r} FROM membership m JOIN room r ON r.nid = m.room_nid WHERE m.user_id = $1");
         let mut values = params![user_id];
         if let Some(kinds) = memberships {
             sql.push_str(" AND m.membership ");
@@ -94,7 +103,12 @@ impl Store {
             values.push(db.texts(kinds));
         }
         let rows = self.reader().rows(&sql, values).await?;
-        let pair = |row| Ok((FromQueryResult::from_query_result(row, "m_")?, FromQueryResult::from_query_result(row, "r_")?));
+        let pair = |row| {
+            Ok((
+                FromQueryResult::from_query_result(row, "m_")?,
+                FromQueryResult::from_query_result(row, "r_")?,
+            ))
+        };
         rows.iter().map(pair).collect()
     }
 
@@ -113,7 +127,9 @@ impl Store {
             db.any(1)
         );
         let rows = self.reader().rows(&sql, params![db.ints(room_nids)]).await?;
-        rows.iter().map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))).collect()
+        rows.iter()
+            .map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)))
+            .collect()
     }
 
     /// The stripped state that came with the user's invite or knock.

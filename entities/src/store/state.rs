@@ -15,7 +15,9 @@ impl Store {
         let sql = format!("SELECT s.* FROM {table} JOIN state_key s ON s.type = v.t AND s.state_key = v.k");
         let types = pairs.iter().map(|(kind, _)| kind.clone()).collect();
         let keys = pairs.iter().map(|(_, key)| key.clone()).collect();
-        self.reader().all(&sql, db.tuples(vec![Cells::Texts(types), Cells::Texts(keys)])).await
+        self.reader()
+            .all(&sql, db.tuples(vec![Cells::Texts(types), Cells::Texts(keys)]))
+            .await
     }
 
     /// Interned pairs by number, in no order.
@@ -27,7 +29,9 @@ impl Store {
 
     /// One state group.
     pub async fn state_group(&self, id: i64) -> Result<Option<state_group::Model>, StoreError> {
-        self.reader().one("SELECT * FROM state_group WHERE id = $1", params![id]).await
+        self.reader()
+            .one("SELECT * FROM state_group WHERE id = $1", params![id])
+            .await
     }
 
     /// A state group and its ancestors up to and including the full copy, which comes last. Empty if there is no such group;
@@ -41,19 +45,19 @@ impl Store {
                    ) SELECT * FROM chain ORDER BY step";
         let chain: Vec<state_group::Model> = self.reader().all(sql, params![id]).await?;
         match chain.last() {
-            Some(state_group::Model { id, parent: Some(_), .. }) => {
-                Err(StoreError::Inconsistent { table: "state_group", column: "parent", key: id.to_string() })
-            }
+            Some(state_group::Model {
+                id, parent: Some(_), ..
+            }) => Err(StoreError::Inconsistent {
+                table: "state_group",
+                column: "parent",
+                key: id.to_string(),
+            }),
             _ => Ok(chain),
         }
     }
 
     /// The groups of a room with this content hash, oldest first; compare contents before use.
-    pub async fn state_group_by_hash(
-        &self,
-        room_nid: i64,
-        hash: &[u8],
-    ) -> Result<Vec<state_group::Model>, StoreError> {
+    pub async fn state_group_by_hash(&self, room_nid: i64, hash: &[u8]) -> Result<Vec<state_group::Model>, StoreError> {
         let sql = "SELECT * FROM state_group WHERE room_nid = $1 AND hash = $2 ORDER BY id";
         self.reader().all(sql, params![room_nid, hash]).await
     }

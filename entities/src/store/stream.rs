@@ -2,9 +2,7 @@
 //! cursors of its consumers. Ranges are `since < pos ≤ upto` throughout.
 
 use super::{Run, Store, params};
-use crate::{
-    account_data, consumer_cursor, device_list_change, error::StoreError, presence, receipt, to_device,
-};
+use crate::{account_data, consumer_cursor, device_list_change, error::StoreError, presence, receipt, to_device};
 
 impl Store {
     /// The receipts of a room that changed, of all users and types.
@@ -26,7 +24,10 @@ impl Store {
         upto: i64,
     ) -> Result<Vec<receipt::Model>, StoreError> {
         let db = self.backend();
-        let sql = format!("SELECT * FROM receipt WHERE room_nid {} AND pos > $2 AND pos <= $3 ORDER BY pos", db.any(1));
+        let sql = format!(
+            "SELECT * FROM receipt WHERE room_nid {} AND pos > $2 AND pos <= $3 ORDER BY pos",
+            db.any(1)
+        );
         self.reader().all(&sql, params![db.ints(room_nids), since, upto]).await
     }
 
@@ -61,7 +62,12 @@ impl Store {
 
     /// All account data of a user, global and of rooms.
     pub async fn account_data_all(&self, user_id: &str) -> Result<Vec<account_data::Model>, StoreError> {
-        self.reader().all("SELECT * FROM account_data WHERE user_id = $1 ORDER BY pos", params![user_id]).await
+        self.reader()
+            .all(
+                "SELECT * FROM account_data WHERE user_id = $1 ORDER BY pos",
+                params![user_id],
+            )
+            .await
     }
 
     /// The presence of anybody that changed.
@@ -86,7 +92,9 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<to_device::Model>, StoreError> {
         let sql = "SELECT * FROM to_device WHERE user_id = $1 AND device_id = $2 AND pos <= $3 ORDER BY pos LIMIT $4";
-        self.reader().all(sql, params![user_id, device_id, upto, i64::from(limit)]).await
+        self.reader()
+            .all(sql, params![user_id, device_id, upto, i64::from(limit)])
+            .await
     }
 
     /// Deletes what a device has received: all its messages at or below `upto`. Tells how many.
@@ -113,12 +121,20 @@ impl Store {
 
     /// How far a consumer of the stream has come; `None` if it never ran.
     pub async fn consumer_cursor(&self, name: &str) -> Result<Option<i64>, StoreError> {
-        self.reader().scalar("SELECT pos FROM consumer_cursor WHERE name = $1", params![name]).await
+        self.reader()
+            .scalar("SELECT pos FROM consumer_cursor WHERE name = $1", params![name])
+            .await
     }
 
     /// Moves a consumer's cursor.
     pub async fn set_consumer_cursor(&self, name: &str, pos: i64) -> Result<(), StoreError> {
-        let cursor = consumer_cursor::Model { name: name.to_owned(), pos };
-        self.writer().upsert::<consumer_cursor::Entity>(&[cursor]).await.map(|_| ())
+        let cursor = consumer_cursor::Model {
+            name: name.to_owned(),
+            pos,
+        };
+        self.writer()
+            .upsert::<consumer_cursor::Entity>(&[cursor])
+            .await
+            .map(|_| ())
     }
 }
