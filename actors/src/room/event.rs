@@ -78,8 +78,10 @@ impl ruma::state_res::Event for Pdu {
         &self.event_id
     }
 
+    /// A create event after which its room is named (version 12) has no `room_id`; such ids name no server.
     fn room_id(&self) -> Option<&RoomId> {
-        Some(&self.room_id)
+        let derived = self.kind == TimelineEventType::RoomCreate && self.room_id.server_name().is_none();
+        (!derived).then_some(&self.room_id)
     }
 
     fn sender(&self) -> &UserId {

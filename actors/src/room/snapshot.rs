@@ -7,6 +7,7 @@ use ruma::room_version_rules::RoomVersionRules;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId};
 
 use super::event::StoredEvent;
+use super::state_group::Chain;
 
 /// How many of the newest timeline events a snapshot carries.
 pub const TIMELINE_TAIL: usize = 40;
@@ -51,6 +52,8 @@ pub struct RoomSnapshot {
     pub extremities: Arc<[Extremity]>,
     /// The state group of `state`.
     pub state_group: StateGroupId,
+    /// How long that group's chain of deltas is, for the next group.
+    pub state_chain: Chain,
     /// The current state.
     pub state: imbl::OrdMap<StateKey, StateEntry>,
     /// The newest accepted events, oldest first, at most [`TIMELINE_TAIL`].

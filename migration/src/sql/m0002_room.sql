@@ -56,7 +56,7 @@ CREATE TABLE state_group (
     room_nid BIGINT NOT NULL,
     parent BIGINT,
     hops BIGINT NOT NULL,
-    -- SHA-256 over the full decoded map: finds equal groups after state resolution.
+    -- Sum of the SHA-256 of the full map's entries: finds groups that may be equal after state resolution.
     hash {bytes} NOT NULL,
     delta {bytes} NOT NULL
 );
