@@ -11,7 +11,7 @@ pub struct Model {
     pub room_nid: i64,
     pub parent: Option<i64>,
     pub hops: i64,
-    /// SHA-256 over the full decoded map: finds equal groups after state resolution.
+    /// Sum of the SHA-256 of the full map's entries: finds groups that may be equal after state resolution.
     pub hash: Vec<u8>,
     pub delta: Vec<u8>,
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use ruma::events::room::power_levels::UserPowerLevel;
 use ruma::events::{StateEventType, TimelineEventType};
 use ruma::room_version_rules::{AuthorizationRules, RoomVersionRules};
-use ruma::state_res::events::power_levels::RoomPowerLevelsIntField;
-use ruma::state_res::events::{RoomCreateEvent, RoomPowerLevelsEvent};
+
+use ruma::state_res::events::{RoomCreateEvent, RoomPowerLevelsEvent, RoomPowerLevelsIntField};
 use ruma::{EventId, Int, OwnedEventId, OwnedUserId, UserId};
 use serde_json::value::RawValue;
 
@@ -73,7 +73,7 @@ pub fn check_against(
     state: impl Fn(&str, &str) -> Option<Arc<Pdu>>,
 ) -> Result<(), String> {
     ruma::state_res::check_state_dependent_auth_rules(&rules.authorization, pdu, |kind: &StateEventType, key: &str| {
-        state(&kind.to_cow_str(), key)
+        state(&kind.to_string(), key)
     })
 }
 
@@ -96,7 +96,7 @@ pub fn check_auth(
     let create = state("m.room.create", "");
     let events: HashMap<OwnedEventId, Arc<Pdu>> = keys
         .iter()
-        .filter_map(|(kind, key)| state(&kind.to_cow_str(), key))
+        .filter_map(|(kind, key)| state(&kind.to_string(), key))
         .chain(create)
         .map(|event| (event.event_id.clone(), event))
         .collect();
@@ -123,7 +123,11 @@ impl Power {
         let create = state("m.room.create", "").ok_or("the room has no create event")?;
         let creators = RoomCreateEvent::new(create).creators(&rules.authorization)?;
         let levels = state("m.room.power_levels", "").map(RoomPowerLevelsEvent::new);
-        Ok(Self { rules: rules.authorization.clone(), creators, levels })
+        Ok(Self {
+            rules: rules.authorization.clone(),
+            creators,
+            levels,
+        })
     }
 
     /// The creators; they are privileged from version 12 on.
@@ -149,8 +153,11 @@ impl Power {
     /// The level that sending an event of this type needs.
     #[must_use]
     pub fn to_send(&self, kind: &str, is_state: bool) -> Int {
-        let default =
-            if is_state { RoomPowerLevelsIntField::StateDefault } else { RoomPowerLevelsIntField::EventsDefault };
+        let default = if is_state {
+            RoomPowerLevelsIntField::StateDefault
+        } else {
+            RoomPowerLevelsIntField::EventsDefault
+        };
         match &self.levels {
             Some(levels) => levels
                 .event_power_level(&TimelineEventType::from(kind), is_state.then_some(""), &self.rules)
@@ -161,9 +168,9 @@ impl Power {
 
     fn field(&self, field: RoomPowerLevelsIntField) -> Int {
         match &self.levels {
-            Some(levels) => {
-                levels.get_as_int_or_default(field, &self.rules).unwrap_or_else(|_| field.default_value())
-            }
+            Some(levels) => levels
+                .get_as_int_or_default(field, &self.rules)
+                .unwrap_or_else(|_| field.default_value()),
             None => field.default_value(),
         }
     }

@@ -3,8 +3,10 @@
 pub mod auth;
 pub mod commands;
 pub mod event;
-pub mod render;
 pub mod parse;
+pub mod render;
 pub mod rules;
 pub mod snapshot;
 pub mod state_group;
+#[cfg(test)]
+mod testing;

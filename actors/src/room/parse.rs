@@ -12,7 +12,9 @@ use ruma::canonical_json::{CanonicalJsonObject, CanonicalJsonValue};
 use ruma::events::TimelineEventType;
 use ruma::room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules};
 use ruma::signatures::{PublicKeyMap, Verified};
-use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UInt, UserId};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UInt, UserId,
+};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::{RawValue, to_raw_value};
@@ -139,7 +141,11 @@ pub fn pdu_from_object(
         Some(_) => return Err(malformed("`state_key` is not a string")),
     };
     let redacts = if kind == TimelineEventType::RoomRedaction {
-        let holder = if rules.redaction.content_field_redacts { content } else { object };
+        let holder = if rules.redaction.content_field_redacts {
+            content
+        } else {
+            object
+        };
         match holder.get("redacts") {
             Some(CanonicalJsonValue::String(id)) => EventId::parse(id.as_str()).ok(),
             _ => None,
@@ -197,7 +203,8 @@ fn int_field(object: &CanonicalJsonObject, field: &str) -> Result<i64, PduError>
 fn timestamp(object: &CanonicalJsonObject) -> Result<MilliSecondsSinceUnixEpoch, PduError> {
     let ms = int_field(object, "origin_server_ts")?;
     let ms = u64::try_from(ms).ok().and_then(|ms| UInt::try_from(ms).ok());
-    ms.map(MilliSecondsSinceUnixEpoch).ok_or_else(|| malformed("`origin_server_ts` is out of range"))
+    ms.map(MilliSecondsSinceUnixEpoch)
+        .ok_or_else(|| malformed("`origin_server_ts` is out of range"))
 }
 
 fn references(
@@ -257,13 +264,16 @@ pub fn check_incoming(json: &str, rules: &RoomVersionRules, keys: &PublicKeyMap)
     // Nobody signs `unsigned`, and it is not kept; so it does not count towards the size either.
     object.remove("unsigned");
     check_format(&object, rules)?;
-    let verified = ruma::signatures::verify_event(keys, &object, rules)
-        .map_err(|error| PduError::Signature(error.to_string()))?;
+    let verified =
+        ruma::signatures::verify_event(keys, &object, rules).map_err(|error| PduError::Signature(error.to_string()))?;
     let redacted = verified == Verified::Signatures;
     if redacted {
         object = ruma::canonical_json::redact(object, &rules.redaction, None).map_err(malformed)?;
     }
-    Ok(Checked { pdu: pdu_from_object(&object, rules, None)?, redacted })
+    Ok(Checked {
+        pdu: pdu_from_object(&object, rules, None)?,
+        redacted,
+    })
 }
 
 /// What a stored PDU's text holds and its row does not.
@@ -298,17 +308,13 @@ fn stored_references(json: &RawValue, rules: &RoomVersionRules) -> Result<Vec<Ow
 ///
 /// # Errors
 /// When the row does not hold what [`StoredEvent::to_row`] writes.
-pub fn from_row(
-    row: &event::Model,
-    room_id: &OwnedRoomId,
-    rules: &RoomVersionRules,
-) -> Result<StoredEvent, PduError> {
+pub fn from_row(row: &event::Model, room_id: &OwnedRoomId, rules: &RoomVersionRules) -> Result<StoredEvent, PduError> {
     let stored: Stored<'_> = serde_json::from_str(&row.json)?;
     let kind = TimelineEventType::from(row.r#type.as_str());
     let redacts = match (&kind, rules.redaction.content_field_redacts) {
-        (TimelineEventType::RoomRedaction, true) => {
-            serde_json::from_str::<Redacts>(stored.content.get()).ok().and_then(|content| content.redacts)
-        }
+        (TimelineEventType::RoomRedaction, true) => serde_json::from_str::<Redacts>(stored.content.get())
+            .ok()
+            .and_then(|content| content.redacts),
         (TimelineEventType::RoomRedaction, false) => {
             stored.redacts.and_then(|json| serde_json::from_str(json.get()).ok())
         }

@@ -63,7 +63,10 @@ pub fn available() -> BTreeMap<String, &'static str> {
 /// The names of the supported versions, for the `ver` parameter of joins and knocks.
 #[must_use]
 pub fn supported() -> Vec<RoomVersionId> {
-    SUPPORTED.keys().map(|version| RoomVersionId::try_from(*version).expect("the table holds valid version names")).collect()
+    SUPPORTED
+        .keys()
+        .map(|version| RoomVersionId::try_from(*version).expect("the table holds valid version names"))
+        .collect()
 }
 
 /// The version that a create event's content names; version 1 where it names none.
@@ -75,7 +78,9 @@ pub fn version_of_create(content: &RawValue) -> Result<RoomVersionId, serde_json
     struct Content {
         room_version: Option<RoomVersionId>,
     }
-    Ok(serde_json::from_str::<Content>(content.get())?.room_version.unwrap_or(RoomVersionId::V1))
+    Ok(serde_json::from_str::<Content>(content.get())?
+        .room_version
+        .unwrap_or(RoomVersionId::V1))
 }
 
 #[cfg(test)]

@@ -67,7 +67,11 @@ fn take(bytes: &mut &[u8]) -> Result<u64, CodecError> {
         value |= low << shift;
         if byte & 0x80 == 0 {
             // A last group of zeros could have been left out.
-            return if low == 0 && shift > 0 { Err(CodecError::Number) } else { Ok(value) };
+            return if low == 0 && shift > 0 {
+                Err(CodecError::Number)
+            } else {
+                Ok(value)
+            };
         }
     }
     Err(CodecError::Number)
@@ -124,12 +128,18 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Entry>, CodecError> {
         if step == 0 {
             return Err(CodecError::Unsorted);
         }
-        key = i64::try_from(step).ok().and_then(|step| key.checked_add(step)).ok_or(CodecError::Number)?;
+        key = i64::try_from(step)
+            .ok()
+            .and_then(|step| key.checked_add(step))
+            .ok_or(CodecError::Number)?;
         let code = take(&mut bytes)?;
         let value = if code == 0 {
             REMOVED
         } else {
-            event = event.checked_add(unzigzag(code - 1)).filter(|event| *event > 0).ok_or(CodecError::Event)?;
+            event = event
+                .checked_add(unzigzag(code - 1))
+                .filter(|event| *event > 0)
+                .ok_or(CodecError::Event)?;
             EventNid(event)
         };
         entries.push((StateKeyNid(key), value));
@@ -152,7 +162,10 @@ impl FullMap {
     /// The event of a key.
     #[must_use]
     pub fn get(&self, key: StateKeyNid) -> Option<EventNid> {
-        self.0.binary_search_by_key(&key, |entry| entry.0).ok().map(|at| self.0[at].1)
+        self.0
+            .binary_search_by_key(&key, |entry| entry.0)
+            .ok()
+            .map(|at| self.0[at].1)
     }
 
     /// The entries, by key.
@@ -185,7 +198,10 @@ impl FullMap {
             return;
         }
         let old = std::mem::take(&mut self.0);
-        self.0 = merge(&old, delta).into_iter().filter_map(|(key, _, new)| new.map(|event| (key, event))).collect();
+        self.0 = merge(&old, delta)
+            .into_iter()
+            .filter_map(|(key, _, new)| new.map(|event| (key, event)))
+            .collect();
     }
 
     /// What turns `self` into `other`.
@@ -207,7 +223,11 @@ impl FullMap {
             if let Some((key, _)) = old.or(new)
                 && old != new
             {
-                changes.push(Change { key, old: old.map(|entry| entry.1), new: new.map(|entry| entry.1) });
+                changes.push(Change {
+                    key,
+                    old: old.map(|entry| entry.1),
+                    new: new.map(|entry| entry.1),
+                });
             }
         }
     }
@@ -252,7 +272,9 @@ impl ContentHash {
     #[must_use]
     pub fn of(map: &FullMap) -> Self {
         let mut hash = Self::default();
-        map.0.iter().for_each(|(key, event)| hash.add(*key, *event, u64::wrapping_add));
+        map.0
+            .iter()
+            .for_each(|(key, event)| hash.add(*key, *event, u64::wrapping_add));
         hash
     }
 
@@ -322,8 +344,17 @@ impl NewGroup {
 
     fn full_with(map: &FullMap, hash: ContentHash) -> Result<Self, CodecError> {
         let bytes = encode(&map.0)?;
-        let chain = Chain { hops: 0, delta_bytes: 0, full_bytes: bytes.len() as u64, hash };
-        Ok(Self { parent: None, bytes, chain })
+        let chain = Chain {
+            hops: 0,
+            delta_bytes: 0,
+            full_bytes: bytes.len() as u64,
+            hash,
+        };
+        Ok(Self {
+            parent: None,
+            bytes,
+            chain,
+        })
     }
 
     /// The group after `parent`: a delta, or a full copy (`map` is then asked for the whole new map) once the chain has
@@ -339,7 +370,10 @@ impl NewGroup {
     ) -> Result<Self, CodecError> {
         let mut hash = chain.hash;
         changes.iter().for_each(|change| hash.apply(change));
-        let delta: Vec<Entry> = changes.iter().map(|change| (change.key, change.new.unwrap_or(REMOVED))).collect();
+        let delta: Vec<Entry> = changes
+            .iter()
+            .map(|change| (change.key, change.new.unwrap_or(REMOVED)))
+            .collect();
         let bytes = encode(&delta)?;
         let delta_bytes = chain.delta_bytes + bytes.len() as u64;
         if chain.hops >= MAX_HOPS || delta_bytes > chain.full_bytes / 2 {
@@ -347,8 +381,17 @@ impl NewGroup {
             // A young room's full copy is hardly larger than a delta, and the chain begins anew.
             return Ok(full);
         }
-        let chain = Chain { hops: chain.hops + 1, delta_bytes, full_bytes: chain.full_bytes, hash };
-        Ok(Self { parent: Some(parent), bytes, chain })
+        let chain = Chain {
+            hops: chain.hops + 1,
+            delta_bytes,
+            full_bytes: chain.full_bytes,
+            hash,
+        };
+        Ok(Self {
+            parent: Some(parent),
+            bytes,
+            chain,
+        })
     }
 
     /// The row that stores it.
@@ -377,7 +420,10 @@ pub fn assemble<'a>(chain: impl IntoIterator<Item = &'a [u8]>) -> Result<(FullMa
         return Err(CodecError::Event);
     }
     let mut map = FullMap(entries);
-    let mut out = Chain { full_bytes: full.len() as u64, ..Chain::default() };
+    let mut out = Chain {
+        full_bytes: full.len() as u64,
+        ..Chain::default()
+    };
     for bytes in chain {
         map.apply(&decode(bytes)?);
         out.hops += 1;
