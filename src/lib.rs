@@ -1,6 +1,8 @@
 //! synapse-rust: a Matrix homeserver built as an actor system. This crate is its HTTP edge and its process.
 
+pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod signing_key;
 pub mod telemetry;
+pub mod tls;

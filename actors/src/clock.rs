@@ -19,6 +19,7 @@ pub trait TimeSource: Send + Sync + 'static {
 struct System;
 
 impl TimeSource for System {
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the operating system")]
     fn now_ms(&self) -> Millis {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -1,0 +1,3 @@
+//! The process around the server.
+
+pub mod reload;
