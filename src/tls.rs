@@ -31,7 +31,11 @@ pub struct Certificate {
 impl Certificate {
     /// Reads the files of a listener; `None` if it has no TLS.
     pub fn of(listener: &Listener) -> Result<Option<Arc<Self>>, TlsError> {
-        match (listener.tls, &listener.tls_certificate_path, &listener.tls_private_key_path) {
+        match (
+            listener.tls,
+            &listener.tls_certificate_path,
+            &listener.tls_private_key_path,
+        ) {
             (true, Some(certificate), Some(key)) => Self::read(certificate, key).map(|it| Some(Arc::new(it))),
             _ => Ok(None),
         }
@@ -76,8 +80,16 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn load(certificate_path: &Path, key_path: &Path) -> Result<CertifiedKey, TlsError> {
-    let bad = |path: &Path, detail: String| TlsError::Content { path: path.to_owned(), detail };
-    let read = |path: &Path| fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source });
+    let bad = |path: &Path, detail: String| TlsError::Content {
+        path: path.to_owned(),
+        detail,
+    };
+    let read = |path: &Path| {
+        fs::read(path).map_err(|source| TlsError::File {
+            path: path.to_owned(),
+            source,
+        })
+    };
 
     let text = read(certificate_path)?;
     let chain = rustls_pemfile::certs(&mut text.as_slice())
@@ -92,4 +104,70 @@ fn load(certificate_path: &Path, key_path: &Path) -> Result<CertifiedKey, TlsErr
         .ok_or_else(|| bad(key_path, "there is no private key in PEM".to_owned()))?;
     CertifiedKey::from_der(chain, key, &provider())
         .map_err(|error| bad(key_path, format!("the key does not go with the certificate: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actors::rng::Rng;
+
+    /// Self-signed certificates with their keys, made for these tests.
+    const FIRST: &str = include_str!("tls/test-1.pem");
+    const SECOND: &str = include_str!("tls/test-2.pem");
+
+    fn listener(path: &Path) -> Listener {
+        Listener {
+            tls: true,
+            tls_certificate_path: Some(path.to_owned()),
+            tls_private_key_path: Some(path.to_owned()),
+            ..Listener::default()
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_read_again_and_a_broken_one_changes_nothing() {
+        let path = std::env::temp_dir().join(format!("synapse-rust-tls-{}.pem", Rng::system().alphanumeric(12)));
+        let write = |text: &str| fs::write(&path, text).expect("the temporary folder can be written");
+        write(FIRST);
+        let certificate = Certificate::of(&listener(&path))
+            .expect("the files are good")
+            .expect("the listener has TLS");
+        let served = || certificate.current.read().expect("nobody panicked").cert.clone();
+        let first = served();
+        assert!(
+            !certificate.reload().expect("the files are good"),
+            "nothing has changed"
+        );
+
+        write(SECOND);
+        assert!(certificate.reload().expect("the files are good"));
+        let second = served();
+        assert_ne!(first, second);
+
+        let key_at = SECOND.find("-----BEGIN PRIVATE KEY").expect("the file has a key");
+        for (text, expected) in [
+            ("", "there is no certificate in PEM"),
+            (&SECOND[..key_at], "there is no private key in PEM"),
+            (
+                &format!("{}{}", &FIRST[..key_at], &SECOND[key_at..]),
+                "the key does not go with the certificate",
+            ),
+        ] {
+            write(text);
+            let error = certificate.reload().expect_err("the files do not fit").to_string();
+            assert!(error.contains(expected), "{error}");
+            assert_eq!(served(), second);
+        }
+        fs::remove_file(&path).expect("the file was written above");
+        assert!(matches!(certificate.reload(), Err(TlsError::File { .. })));
+    }
+
+    #[test]
+    fn without_tls_there_is_no_certificate() {
+        assert!(
+            Certificate::of(&Listener::default())
+                .expect("no file is read")
+                .is_none()
+        );
+    }
 }

@@ -28,8 +28,14 @@ pub fn changes(running: &Config, read: &Config) -> Changes {
     // Placeholders of secrets all look alike.
     for (key, differs) in [
         ("database.url", running.database.url != read.database.url),
-        ("registration.shared_secret", running.registration.shared_secret != read.registration.shared_secret),
-        ("turn.shared_secret", running.turn.shared_secret != read.turn.shared_secret),
+        (
+            "registration.shared_secret",
+            running.registration.shared_secret != read.registration.shared_secret,
+        ),
+        (
+            "turn.shared_secret",
+            running.turn.shared_secret != read.turn.shared_secret,
+        ),
         ("turn.password", running.turn.password != read.turn.password),
     ] {
         if differs && !keys.iter().any(|known| known == key) {
