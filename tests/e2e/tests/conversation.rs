@@ -162,7 +162,7 @@ both_databases! {
 
     async fn a_logged_out_client_is_out(server) {
         let (alice, bob, room) = friends(server, true).await;
-        let token = bob.session().tokens.access_token;
+        let (token, gone) = (bob.session().tokens.access_token, bob.device_id());
         bob.client.matrix_auth().logout().await.expect("a client may log out");
         let whoami = server.client.request("GET", "account/whoami", Some(&token), None).await;
         whoami.refused(401, "M_UNKNOWN_TOKEN");
@@ -170,7 +170,14 @@ both_databases! {
 
         let again = Person::login(&server.client.base, "bob").await;
         again.sees_members(&room, 2).await;
-        assert_ne!(again.device_id(), bob.device_id());
+        assert_ne!(again.device_id(), gone);
+        // What is sent before alice knows the new device is not meant for it.
+        eventually("the new device at alice", async || {
+            let devices = alice.client.encryption().get_user_devices(again.user_id()).await;
+            let devices = devices.expect("the store can be read");
+            (devices.get(&again.device_id()).is_some() && devices.get(&gone).is_none()).then_some(())
+        })
+        .await;
         alice.say(&room, "Welcome back").await;
         assert!(again.hears(&room, "Welcome back").await.decrypted);
     }

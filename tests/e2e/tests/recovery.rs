@@ -141,15 +141,43 @@ async fn write_to_device(user: User, cast: Arc<Cast>, stop: Arc<AtomicBool>) -> 
     acknowledged
 }
 
-/// Counts upwards in one piece of account data; returns the last acknowledged number.
+/// Counts upwards in one piece of account data; returns the last acknowledged number. After each kill the server
+/// must hold that number or the one it was asked to write meanwhile.
 async fn write_account_data(user: User, stop: Arc<AtomicBool>) -> u64 {
     let path = counter_path(&user);
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
-        insist(&user, "PUT", &path, &json!({ "number": number + 1 })).await;
+        let body = json!({ "number": number + 1 });
+        let answer = user
+            .client
+            .try_request("PUT", &path, Some(&user.token), Some(&body))
+            .await;
+        if !matches!(answer, Ok((200, _))) {
+            let held = read_after_restart(&user, &path).await["number"]
+                .as_u64()
+                .unwrap_or_default();
+            assert!(
+                (number..=number + 1).contains(&held),
+                "account data is {held} after {number} was acknowledged"
+            );
+            insist(&user, "PUT", &path, &body).await;
+        }
         number += 1;
     }
     number
+}
+
+/// A body that may be missing, as soon as the server answers again.
+async fn read_after_restart(user: &User, path: &str) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match user.client.try_request("GET", path, Some(&user.token), None).await {
+            Ok((200, body)) => return body,
+            Ok((404, _)) => return Value::Null,
+            answer => assert!(Instant::now() < deadline, "GET {path} gets no answer: {answer:?}"),
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 fn counter_path(user: &User) -> String {
