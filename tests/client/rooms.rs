@@ -51,6 +51,17 @@ both_databases! {
         assert_eq!(bodies(timeline(&sync, &room)), ["once"]);
     }
 
+    async fn a_transaction_belongs_to_one_path(server) {
+        let alice = server.register("alice").await;
+        let mut event_ids = Vec::new();
+        for room in [alice.create_room(json!({})).await, alice.create_room(json!({})).await] {
+            let path = format!("rooms/{}/send/m.room.message/the-same", encode(&room));
+            let answer = alice.put(&path, json!({ "msgtype": "m.text", "body": "hello" })).await.ok();
+            event_ids.push(text(&answer, "event_id"));
+        }
+        assert_ne!(event_ids[0], event_ids[1]);
+    }
+
     async fn state_can_be_read_back(server) {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;
