@@ -278,7 +278,9 @@ impl Drop for Folder {
 /// The server under test: `SYNAPSE_RUST_BIN`, or else the one that cargo has built for this package's tests.
 fn binary() -> PathBuf {
     let named = env::var_os("SYNAPSE_RUST_BIN").map(PathBuf::from);
-    named.or_else(|| option_env!("CARGO_BIN_EXE_synapse-rust").map(PathBuf::from)).unwrap_or_else(|| {
-        panic!("SYNAPSE_RUST_BIN must name the server's binary; scripts/test builds it and sets the variable")
-    })
+    named
+        .or_else(|| option_env!("CARGO_BIN_EXE_synapse-rust").map(PathBuf::from))
+        .unwrap_or_else(|| {
+            panic!("SYNAPSE_RUST_BIN must name the server's binary; scripts/test builds it and sets the variable")
+        })
 }
