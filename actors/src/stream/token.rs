@@ -37,7 +37,7 @@ impl Token {
         let bad = || DomainError::invalid_param("unknown token");
         let number = |text: &str| text.parse::<i64>().map_err(|_| bad());
         if let Some(rest) = text.strip_prefix('s') {
-            let min = rest.split_once('~').map_or(rest, |(min, _)| min);
+            let min = rest.split_once(['~', '_']).map_or(rest, |(min, _)| min);
             let pos = number(min)?;
             return if pos < 0 {
                 Err(bad())
@@ -53,6 +53,37 @@ impl Token {
             depth: number(depth)?,
             pos: StreamPos(number(pos)?),
         })
+    }
+}
+
+/// The token of `/sync`: a live position, and how far the device's inbox was delivered if not up to there
+/// (`s<pos>_<inbox>`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncToken {
+    /// Everything else is known up to here.
+    pub pos: StreamPos,
+    /// To-device messages are known up to here.
+    pub inbox: StreamPos,
+}
+
+impl SyncToken {
+    /// Reads a token; one that `/messages` gave is accepted too.
+    ///
+    /// # Errors
+    /// `M_INVALID_PARAM` for anything else.
+    pub fn parse(text: &str) -> Outcome<Self> {
+        let Some((live, inbox)) = text.split_once('_') else {
+            let pos = Token::parse(text)?.pos();
+            return Ok(Self { pos, inbox: pos });
+        };
+        let inbox = inbox.parse().map_err(|_| DomainError::invalid_param("unknown token"))?;
+        Ok(Self { pos: Token::parse(live)?.pos(), inbox: StreamPos(inbox) })
+    }
+}
+
+impl std::fmt::Display for SyncToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.pos == self.inbox { write!(f, "s{}", self.pos) } else { write!(f, "s{}_{}", self.pos, self.inbox) }
     }
 }
 
@@ -90,6 +121,15 @@ mod tests {
     #[test]
     fn a_vector_token_counts_as_its_minimum() {
         assert_eq!(Token::parse("s5~2.7~3.9").ok(), Some(Token::Live(StreamPos(5))));
+    }
+
+    #[test]
+    fn a_sync_token_may_lag_behind_with_its_inbox() {
+        let token = SyncToken { pos: StreamPos(9), inbox: StreamPos(4) };
+        assert_eq!(token.to_string(), "s9_4");
+        assert_eq!(SyncToken::parse("s9_4").ok(), Some(token));
+        assert_eq!(Token::parse("s9_4").ok(), Some(Token::Live(StreamPos(9))));
+        assert!(SyncToken::parse("s9_x").is_err());
     }
 
     #[test]

@@ -1,0 +1,84 @@
+//! Push rules applied to events.
+
+use ruma::events::room::power_levels::NotificationPowerLevels;
+use ruma::power_levels::NotificationPowerLevelsKey;
+use ruma::push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset};
+use ruma::room_version_rules::RoomPowerLevelsRules;
+use ruma::{Int, OwnedUserId, UInt};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use crate::room::event::StoredEvent;
+use crate::room::snapshot::RoomSnapshot;
+use crate::session::view::UserView;
+
+/// What the rules say about an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// It counts as unread.
+    pub notify: bool,
+    /// It stands out.
+    pub highlight: bool,
+}
+
+/// The room as one user's push rules see it.
+pub struct Reader {
+    room: PushConditionRoomCtx,
+}
+
+#[derive(Default, Deserialize)]
+struct Levels {
+    #[serde(default)]
+    users: BTreeMap<OwnedUserId, Int>,
+    #[serde(default)]
+    users_default: Int,
+    #[serde(default)]
+    notifications: NotificationPowerLevels,
+}
+
+impl Reader {
+    /// Taken once for many events.
+    #[must_use]
+    pub fn new(room: &RoomSnapshot, view: &UserView) -> Self {
+        let user = &view.user_id;
+        let name = room
+            .state_event("m.room.member", user.as_str())
+            .and_then(|event| event.pdu.content_as::<serde_json::Value>().ok())
+            .and_then(|content| content.get("displayname")?.as_str().map(str::to_owned))
+            .or_else(|| view.displayname())
+            .unwrap_or_else(|| user.localpart().to_owned());
+        let count = UInt::new_saturating(room.joined_count);
+        let mut ctx = PushConditionRoomCtx::new(room.room_id.clone(), count, user.clone(), name);
+        let levels: Levels = room
+            .state_event("m.room.power_levels", "")
+            .and_then(|event| event.pdu.content_as().ok())
+            .unwrap_or_default();
+        let creators = room.state_event("m.room.create", "").map(|event| event.pdu.sender.clone());
+        let rules = RoomPowerLevelsRules::new(&room.rules.authorization, creators);
+        ctx = ctx.with_power_levels(PushConditionPowerLevelsCtx::new(
+            levels.users,
+            levels.users_default,
+            levels.notifications,
+            rules,
+        ));
+        Self { room: ctx }
+    }
+}
+
+/// The actions of the first rule that applies; an event of the user's own matches none.
+pub async fn evaluate(reader: &Reader, rules: &Ruleset, event: &StoredEvent) -> Verdict {
+    let Ok(raw) = serde_json::from_str::<ruma::serde::Raw<serde_json::Value>>(&event.pdu.json) else {
+        return Verdict::default();
+    };
+    let flat = FlattenedJson::from_raw(&raw);
+    for rule in rules {
+        if rule.applies(&flat, &reader.room).await {
+            let actions = rule.actions();
+            return Verdict {
+                notify: actions.iter().any(|action| matches!(action, Action::Notify)),
+                highlight: actions.iter().any(Action::is_highlight),
+            };
+        }
+    }
+    Verdict::default()
+}

@@ -1,0 +1,54 @@
+//! A room's summary: who to name it after, how many are in it (client-server API, "Calculating the display name").
+
+use ruma::{OwnedUserId, UserId};
+
+use super::response::Summary;
+use crate::room::snapshot::RoomSnapshot;
+
+const MAX_HEROES: usize = 5;
+
+/// The summary for `user`. Heroes are named where the room has neither name nor canonical alias.
+#[must_use]
+pub fn summarise(room: &RoomSnapshot, user: &UserId) -> Summary {
+    Summary {
+        heroes: if named(room) { None } else { Some(heroes(room, user)) },
+        joined: Some(room.joined_count),
+        invited: Some(room.invited_count),
+    }
+}
+
+fn named(room: &RoomSnapshot) -> bool {
+    let text = |kind: &str, field: &str| {
+        let event = room.state_event(kind, "")?;
+        let content: serde_json::Value = event.pdu.content_as().ok()?;
+        content.get(field)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    text("m.room.name", "name").is_some() || text("m.room.canonical_alias", "alias").is_some()
+}
+
+/// The first five joined or invited members by the position of their member events, else those who left.
+fn heroes(room: &RoomSnapshot, user: &UserId) -> Vec<OwnedUserId> {
+    let mut present = Vec::new();
+    let mut gone = Vec::new();
+    for event in room.state_of_kind("m.room.member") {
+        let Some(member) = event.pdu.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok()) else {
+            continue;
+        };
+        if member == user {
+            continue;
+        }
+        let entry = (event.pos.unwrap_or_default(), member.to_owned());
+        match event.pdu.membership().as_deref() {
+            Some("join" | "invite") => present.push(entry),
+            Some("leave" | "ban") => gone.push(entry),
+            _ => {}
+        }
+    }
+    let mut chosen = if present.is_empty() { gone } else { present };
+    if chosen.len() > MAX_HEROES {
+        chosen.select_nth_unstable(MAX_HEROES);
+        chosen.truncate(MAX_HEROES);
+    }
+    chosen.sort_unstable();
+    chosen.into_iter().map(|(_, user)| user).collect()
+}
