@@ -1,12 +1,20 @@
 //! Rooms: the rules (pure) and the actor that applies them.
 
 pub mod auth;
+pub mod cache;
 pub mod commands;
+pub mod create;
 pub mod event;
+mod keys;
+mod load;
+mod members;
+pub mod membership;
 pub mod parse;
+pub mod plan;
 pub mod render;
 pub mod rules;
 pub mod snapshot;
 pub mod state_group;
 #[cfg(test)]
 mod testing;
+pub mod typing;

@@ -1,0 +1,377 @@
+//! What readers share of rooms: snapshots, events, state maps, interned state keys.
+//!
+//! A snapshot is published by the room's writer before its positions become visible; whoever sampled the visible position
+//! first therefore finds a snapshot at least as new. Events change only by redaction or when an outlier finds its place,
+//! and are published then as well.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use entities::event;
+use entities::ids::{EventNid, RoomNid, StateGroupId};
+use entities::store::Store;
+use moka::sync::Cache;
+use ruma::room_version_rules::RoomVersionRules;
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId};
+
+use super::event::StoredEvent;
+use super::keys::StateKeys;
+use super::plan::Published;
+use super::snapshot::{RoomSnapshot, StateKey};
+use super::state_group::{self, Chain, FullMap};
+use super::typing::Typing;
+use super::{load, parse, rules};
+use crate::cache::ViewCache;
+use crate::cpu::{Class, Cpu};
+use crate::error::{DomainError, Outcome};
+use crate::stream::ids::Ids;
+
+/// Rows above this number are decoded on the blocking pool.
+const MANY_ROWS: usize = 200;
+/// Rooms whose identity is kept in memory.
+const ROOM_NAMES: u64 = 100_000;
+
+/// What never changes about a room.
+#[derive(Clone, Debug)]
+pub struct RoomName {
+    /// Its number.
+    pub nid: RoomNid,
+    /// Its id.
+    pub room_id: OwnedRoomId,
+    /// Its version.
+    pub version: RoomVersionId,
+    /// The version's rules.
+    pub rules: Arc<RoomVersionRules>,
+}
+
+/// A decoded state group.
+pub type StateMap = (FullMap, Chain);
+
+/// The shared view of all rooms.
+pub struct RoomCache {
+    store: Store,
+    server: OwnedServerName,
+    cpu: Cpu,
+    rooms: ViewCache<OwnedRoomId, RoomSnapshot>,
+    names: Cache<RoomNid, Arc<RoomName>>,
+    events: Cache<EventNid, Arc<StoredEvent>>,
+    event_nids: Cache<OwnedEventId, EventNid>,
+    groups: Cache<StateGroupId, Arc<StateMap>>,
+    /// Raised whenever stored events change, so that a slow reader does not keep an older form.
+    changes: AtomicU64,
+    keys: StateKeys,
+    typing: Typing,
+}
+
+/// How much [`RoomCache`] may hold, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Of snapshots.
+    pub rooms: u64,
+    /// Of single events; a quarter of it again for state maps.
+    pub events: u64,
+}
+
+fn weight(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+impl RoomCache {
+    /// Empty caches over `store`.
+    #[must_use]
+    pub fn new(store: Store, ids: Ids, cpu: Cpu, server: OwnedServerName, capacity: Capacity) -> Self {
+        Self {
+            keys: StateKeys::new(store.clone(), ids),
+            store,
+            server,
+            cpu,
+            rooms: ViewCache::new(capacity.rooms, RoomSnapshot::weight),
+            names: Cache::new(ROOM_NAMES),
+            events: Cache::builder()
+                .max_capacity(capacity.events)
+                .weigher(|_, event: &Arc<StoredEvent>| weight(400 + event.pdu.json.len() * 2))
+                .build(),
+            event_nids: Cache::new(capacity.events / 1_024),
+            groups: Cache::builder()
+                .max_capacity(capacity.events / 4)
+                .weigher(|_, map: &Arc<StateMap>| weight(100 + map.0.len() * 16))
+                .build(),
+            changes: AtomicU64::new(0),
+            typing: Typing::default(),
+        }
+    }
+
+    /// The database behind the caches.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// This server's name.
+    pub(super) fn server(&self) -> &OwnedServerName {
+        &self.server
+    }
+
+    /// The interned state keys.
+    pub(super) fn keys(&self) -> &StateKeys {
+        &self.keys
+    }
+
+    /// Who is typing.
+    #[must_use]
+    pub fn typing(&self) -> &Typing {
+        &self.typing
+    }
+
+    /// The room as of its newest committed event; `None` for rooms this server is not and never was in.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database does not answer.
+    pub async fn view(&self, room_id: &RoomId) -> Outcome<Option<Arc<RoomSnapshot>>> {
+        self.rooms.get_or_load(&room_id.to_owned(), || load::load_room(self, room_id)).await
+    }
+
+    /// The room by its number.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn view_nid(&self, nid: RoomNid) -> Outcome<Option<Arc<RoomSnapshot>>> {
+        match self.name(nid).await? {
+            Some(name) => self.view(&name.room_id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The snapshot if it is in memory.
+    #[must_use]
+    pub fn peek(&self, room_id: &RoomId) -> Option<Arc<RoomSnapshot>> {
+        self.rooms.get(&room_id.to_owned())
+    }
+
+    /// Makes a committed plan visible to readers. Only the room's writer calls this, in the order of its commits.
+    pub(super) fn publish(&self, published: &Published) {
+        if !published.pruned.is_empty() {
+            self.changes.fetch_add(1, Ordering::AcqRel);
+        }
+        for event in published.pruned.iter().chain(&published.events) {
+            self.keep(event);
+        }
+        let room = &published.snapshot;
+        self.names.insert(room.nid, Arc::new(RoomName::of(room)));
+        self.rooms.publish(room.room_id.clone(), room.clone());
+    }
+
+    fn keep(&self, event: &Arc<StoredEvent>) {
+        self.event_nids.insert(event.pdu.event_id.clone(), event.nid);
+        self.events.insert(event.nid, event.clone());
+    }
+
+    /// Forgets a room, for purges and for writers in doubt.
+    pub(super) fn invalidate(&self, room_id: &RoomId) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.rooms.invalidate(&room_id.to_owned());
+    }
+
+    /// A room's identity by number.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn name(&self, nid: RoomNid) -> Outcome<Option<Arc<RoomName>>> {
+        if let Some(name) = self.names.get(&nid) {
+            return Ok(Some(name));
+        }
+        let Some(row) = self.store.rooms_by_nid(&[nid.0]).await?.pop() else {
+            return Ok(None);
+        };
+        let name = Arc::new(RoomName::from_row(&row)?);
+        self.names.insert(nid, name.clone());
+        Ok(Some(name))
+    }
+
+    /// Rooms' identities by number; unknown ones are left out.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn names(&self, nids: &[RoomNid]) -> Outcome<HashMap<RoomNid, Arc<RoomName>>> {
+        let mut found: HashMap<_, _> = nids.iter().filter_map(|nid| Some((*nid, self.names.get(nid)?))).collect();
+        let missing: Vec<i64> = nids.iter().filter(|nid| !found.contains_key(nid)).map(|nid| nid.0).collect();
+        if !missing.is_empty() {
+            for row in self.store.rooms_by_nid(&missing).await? {
+                let name = Arc::new(RoomName::from_row(&row)?);
+                self.names.insert(name.nid, name.clone());
+                found.insert(name.nid, name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Rows as events, in the order of the rows. Rows of unknown rooms are an inconsistency.
+    ///
+    /// # Errors
+    /// `Internal` when a row cannot be read.
+    pub async fn decode(&self, rows: Vec<event::Model>) -> Outcome<Vec<Arc<StoredEvent>>> {
+        let mut nids: Vec<_> = rows.iter().map(|row| RoomNid(row.room_nid)).collect();
+        nids.sort_unstable();
+        nids.dedup();
+        let names = self.names(&nids).await?;
+        if rows.len() <= MANY_ROWS {
+            return decode(&rows, &names);
+        }
+        self.cpu.run(Class::Plan, move || decode(&rows, &names)).await?
+    }
+
+    /// Rows as events that later readers find in memory. `before` was [`Self::generation`] before the rows were read.
+    async fn decode_and_keep(&self, rows: Vec<event::Model>, before: u64) -> Outcome<Vec<Arc<StoredEvent>>> {
+        let events = self.decode(rows).await?;
+        for event in &events {
+            if self.generation() == before {
+                self.keep(event);
+            }
+        }
+        Ok(events)
+    }
+
+    fn generation(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Events by number, of any status; unknown ones are left out.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn events(&self, nids: &[EventNid]) -> Outcome<HashMap<EventNid, Arc<StoredEvent>>> {
+        let mut found: HashMap<_, _> = nids.iter().filter_map(|nid| Some((*nid, self.events.get(nid)?))).collect();
+        let missing: Vec<i64> = nids.iter().filter(|nid| !found.contains_key(nid)).map(|nid| nid.0).collect();
+        if !missing.is_empty() {
+            let before = self.generation();
+            let rows = self.store.events_by_nid(&missing).await?;
+            found.extend(self.decode_and_keep(rows, before).await?.into_iter().map(|event| (event.nid, event)));
+        }
+        Ok(found)
+    }
+
+    /// An event of any status.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn event_by_id(&self, event_id: &EventId) -> Outcome<Option<Arc<StoredEvent>>> {
+        Ok(self.events_by_id(&[event_id.to_owned()]).await?.into_values().next())
+    }
+
+    /// Events of any status; unknown ones are left out.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn events_by_id(&self, ids: &[OwnedEventId]) -> Outcome<HashMap<OwnedEventId, Arc<StoredEvent>>> {
+        let known = |id: &OwnedEventId| self.events.get(&self.event_nids.get(id)?);
+        let mut found: HashMap<_, _> = ids.iter().filter_map(|id| Some((id.clone(), known(id)?))).collect();
+        let missing: Vec<&str> = ids.iter().filter(|id| !found.contains_key(*id)).map(|id| id.as_str()).collect();
+        if !missing.is_empty() {
+            let before = self.generation();
+            let rows = self.store.events_by_id(&missing).await?;
+            let events = self.decode_and_keep(rows, before).await?;
+            found.extend(events.into_iter().map(|event| (event.pdu.event_id.clone(), event)));
+        }
+        Ok(found)
+    }
+
+    /// A page of a room's timeline: accepted events. Backwards `to < position <= from`, newest first; forwards
+    /// `from < position <= to`, oldest first. Bound the newer end by the visible position.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn timeline_range(
+        &self,
+        room: RoomNid,
+        from: Option<i64>,
+        to: Option<i64>,
+        limit: u32,
+        backwards: bool,
+    ) -> Outcome<Vec<Arc<StoredEvent>>> {
+        let rows = self.store.timeline_page(room.0, from, to, backwards, limit).await?;
+        self.decode(rows).await
+    }
+
+    /// A state group as a map of numbers. Group 0 is the empty state.
+    ///
+    /// # Errors
+    /// As [`Self::view`]; `Internal` when there is no such group.
+    pub async fn state_map(&self, group: StateGroupId) -> Outcome<Arc<StateMap>> {
+        if let Some(map) = self.groups.get(&group) {
+            return Ok(map);
+        }
+        if group.0 == 0 {
+            return Ok(Arc::default());
+        }
+        let chain = self.store.state_group_chain(group.0).await?;
+        let broken = |e: &dyn std::fmt::Display| DomainError::internal(format!("state group {group}: {e}"));
+        // The full copy comes last.
+        let map = state_group::assemble(chain.iter().rev().map(|row| row.delta.as_slice())).map_err(|e| broken(&e))?;
+        let map = Arc::new(map);
+        self.groups.insert(group, map.clone());
+        Ok(map)
+    }
+
+    /// The whole state of a group.
+    ///
+    /// # Errors
+    /// As [`Self::state_map`].
+    pub async fn state_at_group(&self, group: StateGroupId) -> Outcome<imbl::OrdMap<StateKey, Arc<StoredEvent>>> {
+        let map = self.state_map(group).await?;
+        let nids: Vec<_> = map.0.entries().iter().map(|(_, event)| *event).collect();
+        let events = self.events(&nids).await?;
+        Ok(events.into_values().filter_map(|event| Some((load::key_of(&event)?, event))).collect())
+    }
+
+    /// Single entries of a group's state, in the order asked for.
+    ///
+    /// # Errors
+    /// As [`Self::state_map`].
+    pub async fn state_events_at(
+        &self,
+        group: StateGroupId,
+        keys: &[StateKey],
+    ) -> Outcome<Vec<Option<Arc<StoredEvent>>>> {
+        let map = self.state_map(group).await?;
+        let numbers = self.keys.known(keys).await?;
+        let wanted: Vec<Option<EventNid>> =
+            keys.iter().map(|key| numbers.get(key).and_then(|nid| map.0.get(*nid))).collect();
+        let nids: Vec<EventNid> = wanted.iter().flatten().copied().collect();
+        let events = self.events(&nids).await?;
+        Ok(wanted.into_iter().map(|nid| events.get(&nid?).cloned()).collect())
+    }
+}
+
+impl RoomName {
+    fn of(room: &RoomSnapshot) -> Self {
+        Self {
+            nid: room.nid,
+            room_id: room.room_id.clone(),
+            version: room.version.clone(),
+            rules: room.rules.clone(),
+        }
+    }
+
+    /// From the room's row.
+    ///
+    /// # Errors
+    /// `Internal` when the row names no room or no version this server knows.
+    pub fn from_row(row: &entities::room::Model) -> Outcome<Self> {
+        let broken = |what: &str| DomainError::internal(format!("room {}: {what}", row.nid));
+        Ok(Self {
+            nid: RoomNid(row.nid),
+            room_id: RoomId::parse(row.room_id.as_str()).map_err(|_| broken("bad room id"))?,
+            version: RoomVersionId::try_from(row.version.as_str()).map_err(|_| broken("bad version"))?,
+            rules: rules::rules_of(&row.version).ok_or_else(|| broken("unknown version"))?,
+        })
+    }
+}
+
+fn decode(rows: &[event::Model], names: &HashMap<RoomNid, Arc<RoomName>>) -> Outcome<Vec<Arc<StoredEvent>>> {
+    let one = |row: &event::Model| {
+        let broken = |e: String| DomainError::internal(format!("event {}: {e}", row.event_id));
+        let name = names.get(&RoomNid(row.room_nid)).ok_or_else(|| broken("unknown room".to_owned()))?;
+        parse::from_row(row, &name.room_id, &name.rules).map(Arc::new).map_err(|e| broken(e.to_string()))
+    };
+    rows.iter().map(one).collect()
+}

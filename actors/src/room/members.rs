@@ -1,0 +1,98 @@
+//! Who is in a room: the figures that a snapshot keeps beside its state.
+
+use std::sync::Arc;
+
+use ruma::{OwnedServerName, ServerName, UserId};
+
+use super::snapshot::RoomSnapshot;
+
+/// Applies a change of `user`'s membership, whose member event is in `room.state` already.
+pub(crate) fn change(room: &mut RoomSnapshot, user: &UserId, old: &str, new: &str, server: &ServerName) {
+    let count = |count: &mut u64, what: &str| {
+        if old == what {
+            *count = count.saturating_sub(1);
+        }
+        if new == what {
+            *count += 1;
+        }
+    };
+    count(&mut room.joined_count, "join");
+    count(&mut room.invited_count, "invite");
+    match (old == "join", new == "join") {
+        (false, true) => {
+            if user.server_name() == server {
+                room.local_joined = with(&room.local_joined, user);
+            }
+            room.joined_servers = with(&room.joined_servers, user.server_name());
+        }
+        (true, false) => {
+            if user.server_name() == server {
+                room.local_joined = without(&room.local_joined, user);
+            }
+            if !has_joined(room, user.server_name()) {
+                room.joined_servers = without(&room.joined_servers, user.server_name());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether a user of `server` is joined.
+fn has_joined(room: &RoomSnapshot, server: &ServerName) -> bool {
+    room.state_of_kind("m.room.member").any(|event| {
+        let user = event.pdu.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok());
+        user.is_some_and(|user| user.server_name() == server) && event.pdu.membership().as_deref() == Some("join")
+    })
+}
+
+/// Counts everything anew from `room.state`.
+pub(crate) fn recount(room: &mut RoomSnapshot, server: &ServerName) {
+    let (mut joined, mut invited) = (0, 0);
+    let mut local = Vec::new();
+    let mut servers: std::collections::BTreeSet<OwnedServerName> = std::collections::BTreeSet::new();
+    for event in room.state_of_kind("m.room.member") {
+        let Some(user) = event.pdu.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok()) else {
+            continue;
+        };
+        match event.pdu.membership().as_deref() {
+            Some("join") => {
+                joined += 1;
+                servers.insert(user.server_name().to_owned());
+                if user.server_name() == server {
+                    local.push(user.to_owned());
+                }
+            }
+            Some("invite") => invited += 1,
+            _ => {}
+        }
+    }
+    local.sort();
+    room.local_joined = local.into();
+    room.joined_servers = servers.into_iter().collect();
+    room.joined_count = joined;
+    room.invited_count = invited;
+}
+
+/// The sorted list with `item` in it.
+pub(crate) fn with<T, B>(list: &Arc<[T]>, item: &B) -> Arc<[T]>
+where
+    T: Ord + Clone + std::borrow::Borrow<B>,
+    B: Ord + ToOwned<Owned = T> + ?Sized,
+{
+    match list.binary_search_by(|other| other.borrow().cmp(item)) {
+        Ok(_) => list.clone(),
+        Err(at) => list[..at].iter().cloned().chain([item.to_owned()]).chain(list[at..].iter().cloned()).collect(),
+    }
+}
+
+/// The sorted list without `item`.
+pub(crate) fn without<T, B>(list: &Arc<[T]>, item: &B) -> Arc<[T]>
+where
+    T: Ord + Clone + std::borrow::Borrow<B>,
+    B: Ord + ?Sized,
+{
+    match list.binary_search_by(|other| other.borrow().cmp(item)) {
+        Err(_) => list.clone(),
+        Ok(at) => list[..at].iter().chain(&list[at + 1..]).cloned().collect(),
+    }
+}

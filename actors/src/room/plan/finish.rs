@@ -1,0 +1,85 @@
+//! From offsets to positions, once a plan is committed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use entities::ids::{EventNid, StreamPos};
+
+use super::Plan;
+use crate::room::event::StoredEvent;
+use crate::room::snapshot::RoomSnapshot;
+use crate::stream::fact::{Fact, FactKind};
+
+/// What readers get to see once a plan is committed.
+#[derive(Debug)]
+pub struct Published {
+    /// The room.
+    pub snapshot: Arc<RoomSnapshot>,
+    /// The new events.
+    pub events: Vec<Arc<StoredEvent>>,
+    /// Older events that were pruned.
+    pub pruned: Vec<Arc<StoredEvent>>,
+    /// What happened, in order.
+    pub facts: Vec<Fact>,
+}
+
+impl Plan {
+    /// Gives everything its final position; `base` is that of offset 0.
+    #[must_use]
+    pub fn publish(self, base: StreamPos) -> Published {
+        let place = |pos: StreamPos| StreamPos(pos.0 + base.0);
+        let placed: HashMap<EventNid, Arc<StoredEvent>> = self
+            .fresh
+            .into_iter()
+            .map(|(nid, event)| (nid, Arc::new(StoredEvent { pos: event.pos.map(place), ..(*event).clone() })))
+            .collect();
+        let mut room = self.snapshot;
+        if !placed.is_empty() {
+            room.pos = place(room.pos);
+        }
+        for slot in room.timeline.iter_mut().rev() {
+            match placed.get(&slot.nid) {
+                Some(event) => *slot = event.clone(),
+                None => break,
+            }
+        }
+        for key in &self.changed {
+            if let Some(entry) = room.state.get_mut(key)
+                && let Some(event) = placed.get(&entry.event.nid)
+            {
+                entry.event = event.clone();
+            }
+        }
+        let facts = self.facts.into_iter().map(|fact| settle(fact, base, &placed)).collect();
+        let mut events: Vec<_> = placed.into_values().collect();
+        events.sort_by_key(|event| event.pos);
+        Published { snapshot: Arc::new(room), events, pruned: self.pruned, facts }
+    }
+}
+
+fn settle(fact: Fact, base: StreamPos, placed: &HashMap<EventNid, Arc<StoredEvent>>) -> Fact {
+    let pos = StreamPos(fact.pos.0 + base.0);
+    let kind = match fact.kind {
+        FactKind::Event { room_id, event, servers } => {
+            let event = placed.get(&event.nid).cloned().unwrap_or(event);
+            FactKind::Event { room_id, event, servers }
+        }
+        other => other,
+    };
+    Fact { pos, kind, ..fact }
+}
+
+/// Puts `event` where the room holds an older form of it.
+pub(in crate::room) fn replace(room: &mut RoomSnapshot, event: &Arc<StoredEvent>) {
+    if let Some(slot) = room.timeline.iter().position(|old| old.nid == event.nid) {
+        room.timeline.set(slot, event.clone());
+    }
+    if let Some(state_key) = event.pdu.state_key.as_deref() {
+        let key = (Arc::from(event.pdu.kind.to_string()), Arc::from(state_key));
+        if let Some(entry) = room.state.get_mut(&key)
+            && entry.event.nid == event.nid
+        {
+            entry.event = event.clone();
+        }
+    }
+}
