@@ -12,6 +12,7 @@ use crate::cpu::Cpu;
 use crate::error::Outcome;
 use crate::key::ServerKey;
 use crate::rng::Rng;
+use crate::room::cache::{Capacity, RoomCache};
 use crate::settings::Settings;
 use crate::stream::feed::Feeds;
 use crate::stream::ids::Ids;
@@ -41,6 +42,8 @@ pub struct Env {
     pub io: Handle,
     /// Who is told what.
     pub feeds: Arc<Feeds>,
+    /// What readers share of rooms.
+    pub rooms: Arc<RoomCache>,
 }
 
 /// What [`Env::open`] builds from.
@@ -81,9 +84,16 @@ impl Env {
         let feeds = Arc::new(Feeds::new(StreamPos(next - 1)));
         let journal = Journal::start(&io, Arc::new(store.clone()), feeds.clone(), clock.clone(), head, next);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let (ids, cpu) = (Ids::new(store.clone()), Cpu::new(io.clone(), cores));
+        let capacity = Capacity {
+            rooms: settings.room_cache_bytes,
+            events: settings.event_cache_bytes,
+        };
+        let rooms = RoomCache::new(store.clone(), ids.clone(), cpu.clone(), server_name.clone(), capacity);
         Ok(Arc::new(Self {
-            ids: Ids::new(store.clone()),
-            cpu: Cpu::new(io.clone(), cores),
+            rooms: Arc::new(rooms),
+            ids,
+            cpu,
             key: Arc::new(key),
             settings,
             server_name,

@@ -156,6 +156,7 @@ impl RoomCache {
         for event in published.pruned.iter().chain(&published.events) {
             self.keep(event);
         }
+        self.keys.confirm(&published.interned);
         let room = &published.snapshot;
         self.names.insert(room.nid, Arc::new(RoomName::of(room)));
         self.rooms.publish(room.room_id.clone(), room.clone());

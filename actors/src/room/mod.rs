@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod cache;
 pub mod commands;
+pub mod commit;
 pub mod create;
 pub mod event;
 mod keys;
@@ -11,6 +12,7 @@ mod members;
 pub mod membership;
 pub mod parse;
 pub mod plan;
+mod receipts;
 pub mod render;
 pub mod rules;
 pub mod snapshot;

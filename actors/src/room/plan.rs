@@ -135,6 +135,7 @@ pub struct Plan {
     fresh: HashMap<EventNid, Arc<StoredEvent>>,
     changed: Vec<StateKey>,
     pruned: Vec<Arc<StoredEvent>>,
+    interned: Vec<StateKey>,
 }
 
 /// What became of one [`Append`].

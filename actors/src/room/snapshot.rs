@@ -52,11 +52,7 @@ pub struct RoomSnapshot {
     pub extremities: Arc<[Extremity]>,
     /// The state group of `state`; 0 before the create event.
     pub state_group: StateGroupId,
-<<<<<<< HEAD
     /// How long that group's chain of deltas is, for the next group.
-=======
-    /// What the writer of the next state group must know of `state_group`.
->>>>>>> e1b6ec2 (Plan rooms)
     pub state_chain: Chain,
     /// The current state.
     pub state: imbl::OrdMap<StateKey, StateEntry>,

@@ -7,7 +7,7 @@ use entities::ids::{EventNid, StreamPos};
 
 use super::Plan;
 use crate::room::event::StoredEvent;
-use crate::room::snapshot::RoomSnapshot;
+use crate::room::snapshot::{RoomSnapshot, StateKey};
 use crate::stream::fact::{Fact, FactKind};
 
 /// What readers get to see once a plan is committed.
@@ -19,6 +19,8 @@ pub struct Published {
     pub events: Vec<Arc<StoredEvent>>,
     /// Older events that were pruned.
     pub pruned: Vec<Arc<StoredEvent>>,
+    /// State keys whose numbers are stored now.
+    pub interned: Vec<StateKey>,
     /// What happened, in order.
     pub facts: Vec<Fact>,
 }
@@ -53,7 +55,7 @@ impl Plan {
         let facts = self.facts.into_iter().map(|fact| settle(fact, base, &placed)).collect();
         let mut events: Vec<_> = placed.into_values().collect();
         events.sort_by_key(|event| event.pos);
-        Published { snapshot: Arc::new(room), events, pruned: self.pruned, facts }
+        Published { snapshot: Arc::new(room), events, pruned: self.pruned, interned: self.interned, facts }
     }
 }
 

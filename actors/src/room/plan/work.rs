@@ -321,6 +321,10 @@ impl<'a> Work<'a> {
         if self.live.next > 0 {
             rows.room_heads.push(head(&room));
         }
+        let interned = rows.state_keys.iter().map(|row| -> StateKey {
+            (Arc::from(row.r#type.as_str()), Arc::from(row.state_key.as_str()))
+        });
+        let interned = interned.collect();
         let fresh: HashMap<_, _> = self.live.fresh.values().map(|event| (event.nid, event.clone())).collect();
         Plan {
             rows,
@@ -331,6 +335,7 @@ impl<'a> Work<'a> {
             fresh,
             changed,
             pruned,
+            interned,
         }
     }
 }
