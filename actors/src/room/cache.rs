@@ -128,7 +128,9 @@ impl RoomCache {
     /// # Errors
     /// `Unavailable` when the database does not answer.
     pub async fn view(&self, room_id: &RoomId) -> Outcome<Option<Arc<RoomSnapshot>>> {
-        self.rooms.get_or_load(&room_id.to_owned(), || load::load_room(self, room_id)).await
+        self.rooms
+            .get_or_load(&room_id.to_owned(), || load::load_room(self, room_id))
+            .await
     }
 
     /// The room by its number.
@@ -194,8 +196,15 @@ impl RoomCache {
     /// # Errors
     /// As [`Self::view`].
     pub async fn names(&self, nids: &[RoomNid]) -> Outcome<HashMap<RoomNid, Arc<RoomName>>> {
-        let mut found: HashMap<_, _> = nids.iter().filter_map(|nid| Some((*nid, self.names.get(nid)?))).collect();
-        let missing: Vec<i64> = nids.iter().filter(|nid| !found.contains_key(nid)).map(|nid| nid.0).collect();
+        let mut found: HashMap<_, _> = nids
+            .iter()
+            .filter_map(|nid| Some((*nid, self.names.get(nid)?)))
+            .collect();
+        let missing: Vec<i64> = nids
+            .iter()
+            .filter(|nid| !found.contains_key(nid))
+            .map(|nid| nid.0)
+            .collect();
         if !missing.is_empty() {
             for row in self.store.rooms_by_nid(&missing).await? {
                 let name = Arc::new(RoomName::from_row(&row)?);
@@ -241,12 +250,24 @@ impl RoomCache {
     /// # Errors
     /// As [`Self::view`].
     pub async fn events(&self, nids: &[EventNid]) -> Outcome<HashMap<EventNid, Arc<StoredEvent>>> {
-        let mut found: HashMap<_, _> = nids.iter().filter_map(|nid| Some((*nid, self.events.get(nid)?))).collect();
-        let missing: Vec<i64> = nids.iter().filter(|nid| !found.contains_key(nid)).map(|nid| nid.0).collect();
+        let mut found: HashMap<_, _> = nids
+            .iter()
+            .filter_map(|nid| Some((*nid, self.events.get(nid)?)))
+            .collect();
+        let missing: Vec<i64> = nids
+            .iter()
+            .filter(|nid| !found.contains_key(nid))
+            .map(|nid| nid.0)
+            .collect();
         if !missing.is_empty() {
             let before = self.generation();
             let rows = self.store.events_by_nid(&missing).await?;
-            found.extend(self.decode_and_keep(rows, before).await?.into_iter().map(|event| (event.nid, event)));
+            found.extend(
+                self.decode_and_keep(rows, before)
+                    .await?
+                    .into_iter()
+                    .map(|event| (event.nid, event)),
+            );
         }
         Ok(found)
     }
@@ -266,7 +287,11 @@ impl RoomCache {
     pub async fn events_by_id(&self, ids: &[OwnedEventId]) -> Outcome<HashMap<OwnedEventId, Arc<StoredEvent>>> {
         let known = |id: &OwnedEventId| self.events.get(&self.event_nids.get(id)?);
         let mut found: HashMap<_, _> = ids.iter().filter_map(|id| Some((id.clone(), known(id)?))).collect();
-        let missing: Vec<&str> = ids.iter().filter(|id| !found.contains_key(*id)).map(|id| id.as_str()).collect();
+        let missing: Vec<&str> = ids
+            .iter()
+            .filter(|id| !found.contains_key(*id))
+            .map(|id| id.as_str())
+            .collect();
         if !missing.is_empty() {
             let before = self.generation();
             let rows = self.store.events_by_id(&missing).await?;
@@ -321,7 +346,10 @@ impl RoomCache {
         let map = self.state_map(group).await?;
         let nids: Vec<_> = map.0.entries().iter().map(|(_, event)| *event).collect();
         let events = self.events(&nids).await?;
-        Ok(events.into_values().filter_map(|event| Some((load::key_of(&event)?, event))).collect())
+        Ok(events
+            .into_values()
+            .filter_map(|event| Some((load::key_of(&event)?, event)))
+            .collect())
     }
 
     /// Single entries of a group's state, in the order asked for.
@@ -335,8 +363,10 @@ impl RoomCache {
     ) -> Outcome<Vec<Option<Arc<StoredEvent>>>> {
         let map = self.state_map(group).await?;
         let numbers = self.keys.known(keys).await?;
-        let wanted: Vec<Option<EventNid>> =
-            keys.iter().map(|key| numbers.get(key).and_then(|nid| map.0.get(*nid))).collect();
+        let wanted: Vec<Option<EventNid>> = keys
+            .iter()
+            .map(|key| numbers.get(key).and_then(|nid| map.0.get(*nid)))
+            .collect();
         let nids: Vec<EventNid> = wanted.iter().flatten().copied().collect();
         let events = self.events(&nids).await?;
         Ok(wanted.into_iter().map(|nid| events.get(&nid?).cloned()).collect())
@@ -371,8 +401,12 @@ impl RoomName {
 fn decode(rows: &[event::Model], names: &HashMap<RoomNid, Arc<RoomName>>) -> Outcome<Vec<Arc<StoredEvent>>> {
     let one = |row: &event::Model| {
         let broken = |e: String| DomainError::internal(format!("event {}: {e}", row.event_id));
-        let name = names.get(&RoomNid(row.room_nid)).ok_or_else(|| broken("unknown room".to_owned()))?;
-        parse::from_row(row, &name.room_id, &name.rules).map(Arc::new).map_err(|e| broken(e.to_string()))
+        let name = names
+            .get(&RoomNid(row.room_nid))
+            .ok_or_else(|| broken("unknown room".to_owned()))?;
+        parse::from_row(row, &name.room_id, &name.rules)
+            .map(Arc::new)
+            .map_err(|e| broken(e.to_string()))
     };
     rows.iter().map(one).collect()
 }

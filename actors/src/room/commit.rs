@@ -117,7 +117,12 @@ async fn prepare(env: &Arc<Env>, room: &Arc<RoomSnapshot>, items: &[Item]) -> Ou
             }
         })
         .collect();
-    Ok(Prepared { plan, receipts, forgotten, slots })
+    Ok(Prepared {
+        plan,
+        receipts,
+        forgotten,
+        slots,
+    })
 }
 
 async fn plan_appends(env: &Arc<Env>, room: &Arc<RoomSnapshot>, appends: Vec<Append>) -> Outcome<Plan> {
@@ -127,10 +132,19 @@ async fn plan_appends(env: &Arc<Env>, room: &Arc<RoomSnapshot>, appends: Vec<App
     let first_nid = env.ids.take(needs.nids).await?;
     let (room, origin, now) = (room.clone(), origin(env), env.clock.now_ms());
     let job = move || {
-        let input = Input { origin: &origin, now, first_nid, prefetched: &prefetched };
+        let input = Input {
+            origin: &origin,
+            now,
+            first_nid,
+            prefetched: &prefetched,
+        };
         plan::plan(&room, &appends, &input)
     };
-    if drafts <= INLINE_DRAFTS { Ok(job()) } else { env.cpu.run(Class::Plan, job).await }
+    if drafts <= INLINE_DRAFTS {
+        Ok(job())
+    } else {
+        env.cpu.run(Class::Plan, job).await
+    }
 }
 
 /// Looks up what planning needs.
@@ -143,18 +157,33 @@ pub(super) async fn prefetch(env: &Arc<Env>, room: &RoomSnapshot, needs: &Needs)
         Outcome::Ok(found.map(|id| (key.clone(), id)))
     });
     let txns: HashMap<_, _> = try_join_all(txns).await?.into_iter().flatten().collect();
-    let events = if needs.events.is_empty() { HashMap::new() } else { env.rooms.events_by_id(&needs.events).await? };
-    let state_keys =
-        if needs.state_keys.is_empty() { HashMap::new() } else { env.rooms.keys().intern(&needs.state_keys).await? };
+    let events = if needs.events.is_empty() {
+        HashMap::new()
+    } else {
+        env.rooms.events_by_id(&needs.events).await?
+    };
+    let state_keys = if needs.state_keys.is_empty() {
+        HashMap::new()
+    } else {
+        env.rooms.keys().intern(&needs.state_keys).await?
+    };
     Ok(Prefetched {
         txns,
         state_keys,
-        events: events.into_iter().filter(|(_, event)| event.room_nid == room.nid).collect(),
+        events: events
+            .into_iter()
+            .filter(|(_, event)| event.room_nid == room.nid)
+            .collect(),
     })
 }
 
 async fn submit(env: &Arc<Env>, room: &Arc<RoomSnapshot>, prepared: Prepared) -> End {
-    let Prepared { plan, receipts, forgotten, slots } = prepared;
+    let Prepared {
+        plan,
+        receipts,
+        forgotten,
+        slots,
+    } = prepared;
     let others = receipts.len() + forgotten.len();
     if plan.positions == 0 && others == 0 {
         return End::Settled(room.clone(), answer(slots, StreamPos(0), room.pos));
@@ -166,7 +195,11 @@ async fn submit(env: &Arc<Env>, room: &Arc<RoomSnapshot>, prepared: Prepared) ->
     for user in forgotten {
         rest.forgotten.push((room.nid.0, user.to_string()));
         let kind = FactKind::Forgotten { room_nid: room.nid };
-        facts.push(Fact { pos: StreamPos(next), users: Arc::from([user]), kind });
+        facts.push(Fact {
+            pos: StreamPos(next),
+            users: Arc::from([user]),
+            kind,
+        });
         next += 1;
     }
     match commit(env, plan, rest, facts, next).await {
@@ -218,11 +251,21 @@ pub(super) async fn commit(
             *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(published.snapshot);
             facts = published.facts;
         }
-        facts.extend(more.into_iter().map(|fact| Fact { pos: StreamPos(fact.pos.0 + base.0), ..fact }));
+        facts.extend(more.into_iter().map(|fact| Fact {
+            pos: StreamPos(fact.pos.0 + base.0),
+            ..fact
+        }));
         facts
     });
     let positions = u32::try_from(positions).unwrap_or(u32::MAX);
-    let base = env.journal.submit(Submission { rows, positions, publish }).await?;
+    let base = env
+        .journal
+        .submit(Submission {
+            rows,
+            positions,
+            publish,
+        })
+        .await?;
     let newer = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
     Ok((base, newer))
 }
@@ -252,12 +295,21 @@ pub(super) async fn create(env: &Arc<Env>, room_id: &str, create: Create) -> Out
     let prefetched = prefetch(env, &empty, &needs).await?;
     let first_nid = env.ids.take(needs.nids).await?;
     let job = move || {
-        let input = Input { origin: &origin, now, first_nid, prefetched: &prefetched };
+        let input = Input {
+            origin: &origin,
+            now,
+            first_nid,
+            prefetched: &prefetched,
+        };
         plan::plan_new(empty, pdu, &append, &input)
     };
     let mut plan = env.cpu.run(Class::Plan, job).await?.map_err(invalid_state)?;
     let reply = plan.replies.pop().expect("one append was planned")?;
-    let row = |(alias, creator)| entities::room_alias::Model { alias, room_id: room_id.to_owned(), creator };
+    let row = |(alias, creator)| entities::room_alias::Model {
+        alias,
+        room_id: room_id.to_owned(),
+        creator,
+    };
     let rest = Rows {
         rooms: vec![room::Model {
             nid: room_nid,

@@ -66,10 +66,15 @@ pub fn build(options: &Options<'_>) -> Outcome<NewRoom> {
         return Err(DomainError::matrix(403, "M_THREEPID_DENIED", message));
     }
     let version = request.room_version.as_ref().unwrap_or(options.default_version);
-    let rules = rules::rules_for(version).ok_or_else(|| {
-        DomainError::unsupported_room_version(format!("room version {version} is not supported"))
-    })?;
-    let builder = Builder { options, version, rules, preset: preset(request), invites: invites(options)? };
+    let rules = rules::rules_for(version)
+        .ok_or_else(|| DomainError::unsupported_room_version(format!("room version {version} is not supported")))?;
+    let builder = Builder {
+        options,
+        version,
+        rules,
+        preset: preset(request),
+        invites: invites(options)?,
+    };
     let create = builder.create_event()?;
     let room_id = create.room_id.clone();
     let alias = builder.alias()?;
@@ -77,12 +82,26 @@ pub fn build(options: &Options<'_>) -> Outcome<NewRoom> {
     drafts.extend(builder.wishes()?);
     drafts.extend(builder.invitations());
     if drafts.len() > MAX_EVENTS {
-        return Err(DomainError::too_large(format!("a new room may have at most {MAX_EVENTS} events")));
+        return Err(DomainError::too_large(format!(
+            "a new room may have at most {MAX_EVENTS} events"
+        )));
     }
-    let aliases = alias.iter().map(|alias| (alias.to_string(), options.creator.to_string())).collect();
-    let create =
-        Create { version: version.to_string(), create_pdu: create.json.to_string(), drafts, aliases };
-    Ok(NewRoom { room_id, create, alias, public: request.visibility == Visibility::Public })
+    let aliases = alias
+        .iter()
+        .map(|alias| (alias.to_string(), options.creator.to_string()))
+        .collect();
+    let create = Create {
+        version: version.to_string(),
+        create_pdu: create.json.to_string(),
+        drafts,
+        aliases,
+    };
+    Ok(NewRoom {
+        room_id,
+        create,
+        alias,
+        public: request.visibility == Visibility::Public,
+    })
 }
 
 fn preset(request: &Request) -> RoomPreset {
@@ -105,7 +124,9 @@ fn invites(options: &Options<'_>) -> Outcome<Vec<OwnedUserId>> {
         }
     }
     if invites.len() > MAX_INVITES {
-        return Err(DomainError::too_large(format!("a new room may have at most {MAX_INVITES} invites")));
+        return Err(DomainError::too_large(format!(
+            "a new room may have at most {MAX_INVITES} invites"
+        )));
     }
     Ok(invites)
 }
@@ -140,7 +161,13 @@ impl Builder<'_> {
     }
 
     fn create_event(&self) -> Outcome<super::event::Pdu> {
-        let Options { request, creator, now, origin, .. } = self.options;
+        let Options {
+            request,
+            creator,
+            now,
+            origin,
+            ..
+        } = self.options;
         let mut content: CanonicalJsonObject = match &request.creation_content {
             Some(wish) => object(wish, "creation_content")?,
             None => CanonicalJsonObject::new(),
@@ -173,7 +200,11 @@ impl Builder<'_> {
             let id = format!("!{}:{}", origin.rng.alphanumeric(18), origin.server);
             Some(RoomId::parse(id).map_err(|e| DomainError::internal(format!("room id: {e}")))?)
         };
-        seal(unsealed_create(creator.as_str(), content, room_id.as_deref(), *now), &self.rules, origin)
+        seal(
+            unsealed_create(creator.as_str(), content, room_id.as_deref(), *now),
+            &self.rules,
+            origin,
+        )
     }
 
     fn alias(&self) -> Outcome<Option<OwnedRoomAliasId>> {
@@ -209,8 +240,17 @@ impl Builder<'_> {
             ("m.room.guest_access", json!({ "guest_access": guests })),
         ];
         let wished = self.initial_state()?;
-        let wished = |kind: &str| wished.iter().any(|state| state.r#type == kind && state.state_key.is_empty());
-        drafts.extend(preset.iter().filter(|(kind, _)| !wished(kind)).map(|(kind, content)| self.state(kind, content)));
+        let wished = |kind: &str| {
+            wished
+                .iter()
+                .any(|state| state.r#type == kind && state.state_key.is_empty())
+        };
+        drafts.extend(
+            preset
+                .iter()
+                .filter(|(kind, _)| !wished(kind))
+                .map(|(kind, content)| self.state(kind, content)),
+        );
         Ok(drafts)
     }
 
@@ -241,7 +281,10 @@ impl Builder<'_> {
         }
         if let Some(topic) = &request.topic {
             let text = json!([{ "body": topic, "mimetype": "text/plain" }]);
-            drafts.push(self.state("m.room.topic", &json!({ "topic": topic, "m.topic": { "m.text": text } })));
+            drafts.push(self.state(
+                "m.room.topic",
+                &json!({ "topic": topic, "m.topic": { "m.text": text } }),
+            ));
         }
         Ok(drafts)
     }
@@ -260,7 +303,10 @@ impl Builder<'_> {
     fn member(&self, user: &OwnedUserId, membership: &str) -> Value {
         let mut content = json!({ "membership": membership });
         if let Some(profile) = self.options.profiles.get(user) {
-            for (name, value) in [("displayname", &profile.displayname), ("avatar_url", &profile.avatar_url)] {
+            for (name, value) in [
+                ("displayname", &profile.displayname),
+                ("avatar_url", &profile.avatar_url),
+            ] {
                 if let Some(value) = value {
                     content[name] = value.clone().into();
                 }

@@ -40,8 +40,15 @@ pub(super) struct StateKeys {
 
 impl StateKeys {
     pub(super) fn new(store: Store, ids: Ids) -> Self {
-        let numbers = Numbers { stored: LruCache::new(KNOWN), pending: HashMap::new() };
-        Self { store, ids, numbers: Mutex::new(numbers) }
+        let numbers = Numbers {
+            stored: LruCache::new(KNOWN),
+            pending: HashMap::new(),
+        };
+        Self {
+            store,
+            ids,
+            numbers: Mutex::new(numbers),
+        }
     }
 
     fn numbers(&self) -> MutexGuard<'_, Numbers> {

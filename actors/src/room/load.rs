@@ -17,7 +17,10 @@ use crate::error::{DomainError, Outcome};
 
 /// The state key of a state event.
 pub(super) fn key_of(event: &StoredEvent) -> Option<StateKey> {
-    Some((Arc::from(event.pdu.kind.to_string()), Arc::from(event.pdu.state_key.as_deref()?)))
+    Some((
+        Arc::from(event.pdu.kind.to_string()),
+        Arc::from(event.pdu.state_key.as_deref()?),
+    ))
 }
 
 /// Reads a room; `None` where this server has no state of it.
@@ -39,10 +42,15 @@ async fn from_head(cache: &RoomCache, row: &room::Model, head: &room_head::Model
     let nids: Vec<i64> = map.0.entries().iter().map(|(_, event)| event.0).collect();
     let events = cache.decode(cache.store().events_by_nid(&nids).await?).await?;
     if events.len() != nids.len() {
-        return Err(DomainError::internal(format!("room {}: state events are missing", row.nid)));
+        return Err(DomainError::internal(format!(
+            "room {}: state events are missing",
+            row.nid
+        )));
     }
     let tail = u32::try_from(TIMELINE_TAIL).unwrap_or(u32::MAX);
-    let mut timeline = cache.timeline_range(name.nid, Some(head.pos), None, tail + 1, true).await?;
+    let mut timeline = cache
+        .timeline_range(name.nid, Some(head.pos), None, tail + 1, true)
+        .await?;
     let complete = timeline.len() <= TIMELINE_TAIL;
     timeline.truncate(TIMELINE_TAIL);
     let mut room = RoomSnapshot {
@@ -69,7 +77,13 @@ async fn from_head(cache: &RoomCache, row: &room::Model, head: &room_head::Model
         let keyed = event.and_then(|event| Some((key_of(&event)?, event)));
         let broken = || DomainError::internal(format!("room {}: event {nid} is no state event", row.nid));
         let (key, event) = keyed.ok_or_else(broken)?;
-        room.state.insert(key, StateEntry { key_nid: *key_nid, event });
+        room.state.insert(
+            key,
+            StateEntry {
+                key_nid: *key_nid,
+                event,
+            },
+        );
     }
     members::recount(&mut room, cache.server());
     Ok(room)
@@ -78,5 +92,12 @@ async fn from_head(cache: &RoomCache, row: &room::Model, head: &room_head::Model
 fn extremities(head: &room_head::Model) -> Outcome<Arc<[Extremity]>> {
     let broken = |e| DomainError::internal(format!("room {}: extremities: {e}", head.room_nid));
     let list: Vec<(i64, OwnedEventId, i64)> = serde_json::from_str(&head.extremities).map_err(broken)?;
-    Ok(list.into_iter().map(|(nid, event_id, depth)| Extremity { nid: EventNid(nid), event_id, depth }).collect())
+    Ok(list
+        .into_iter()
+        .map(|(nid, event_id, depth)| Extremity {
+            nid: EventNid(nid),
+            event_id,
+            depth,
+        })
+        .collect())
 }

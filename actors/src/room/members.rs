@@ -40,7 +40,11 @@ pub(crate) fn change(room: &mut RoomSnapshot, user: &UserId, old: &str, new: &st
 /// Whether a user of `server` is joined.
 fn has_joined(room: &RoomSnapshot, server: &ServerName) -> bool {
     room.state_of_kind("m.room.member").any(|event| {
-        let user = event.pdu.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok());
+        let user = event
+            .pdu
+            .state_key
+            .as_deref()
+            .and_then(|key| <&UserId>::try_from(key).ok());
         user.is_some_and(|user| user.server_name() == server) && event.pdu.membership().as_deref() == Some("join")
     })
 }
@@ -51,7 +55,12 @@ pub(crate) fn recount(room: &mut RoomSnapshot, server: &ServerName) {
     let mut local = Vec::new();
     let mut servers: std::collections::BTreeSet<OwnedServerName> = std::collections::BTreeSet::new();
     for event in room.state_of_kind("m.room.member") {
-        let Some(user) = event.pdu.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok()) else {
+        let Some(user) = event
+            .pdu
+            .state_key
+            .as_deref()
+            .and_then(|key| <&UserId>::try_from(key).ok())
+        else {
             continue;
         };
         match event.pdu.membership().as_deref() {
@@ -81,7 +90,12 @@ where
 {
     match list.binary_search_by(|other| other.borrow().cmp(item)) {
         Ok(_) => list.clone(),
-        Err(at) => list[..at].iter().cloned().chain([item.to_owned()]).chain(list[at..].iter().cloned()).collect(),
+        Err(at) => list[..at]
+            .iter()
+            .cloned()
+            .chain([item.to_owned()])
+            .chain(list[at..].iter().cloned())
+            .collect(),
     }
 }
 

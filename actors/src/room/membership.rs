@@ -128,11 +128,17 @@ fn check(room: &RoomSnapshot, ask: &Ask<'_>, action: &Action, standing: Option<&
 /// The target's membership; `None` where there never was one.
 fn standing(room: &RoomSnapshot, user: &UserId) -> Option<&'static str> {
     let membership = room.state_event("m.room.member", user.as_str())?.pdu.membership()?;
-    ["join", "invite", "knock", "ban"].into_iter().find(|known| *known == membership).or(Some("leave"))
+    ["join", "invite", "knock", "ban"]
+        .into_iter()
+        .find(|known| *known == membership)
+        .or(Some("leave"))
 }
 
 fn add_profile(content: &mut Map<String, Value>, profile: &Profile) {
-    for (name, value) in [("displayname", &profile.displayname), ("avatar_url", &profile.avatar_url)] {
+    for (name, value) in [
+        ("displayname", &profile.displayname),
+        ("avatar_url", &profile.avatar_url),
+    ] {
         if let Some(value) = value {
             content.insert(name.to_owned(), value.clone().into());
         }
@@ -153,11 +159,18 @@ pub fn profile_change(room: &RoomSnapshot, user: &UserId, profile: &Profile) -> 
         return None;
     }
     let before = content.clone();
-    for gone in ["displayname", "avatar_url", "reason", "join_authorised_via_users_server"] {
+    for gone in [
+        "displayname",
+        "avatar_url",
+        "reason",
+        "join_authorised_via_users_server",
+    ] {
         content.remove(gone);
     }
     add_profile(&mut content, profile);
-    let same = ["displayname", "avatar_url"].iter().all(|name| before.get(*name) == content.get(*name));
+    let same = ["displayname", "avatar_url"]
+        .iter()
+        .all(|name| before.get(*name) == content.get(*name));
     (!same).then(|| member(user, user, content))
 }
 
@@ -189,7 +202,9 @@ struct Allow {
 /// The room's join rule, `invite` where it has none.
 #[must_use]
 pub fn join_rule(room: &RoomSnapshot) -> String {
-    rules(room).and_then(|rules| rules.join_rule).unwrap_or_else(|| "invite".to_owned())
+    rules(room)
+        .and_then(|rules| rules.join_rule)
+        .unwrap_or_else(|| "invite".to_owned())
 }
 
 fn rules(room: &RoomSnapshot) -> Option<JoinRules> {
@@ -207,7 +222,14 @@ pub fn allowing_rooms(room: &RoomSnapshot) -> Option<BTreeSet<OwnedRoomId>> {
         _ => false,
     };
     let is_room = |allow: &Allow| allow.r#type.as_deref() == Some("m.room_membership");
-    restricted.then(|| rules.allow.into_iter().filter(is_room).filter_map(|allow| allow.room_id).collect())
+    restricted.then(|| {
+        rules
+            .allow
+            .into_iter()
+            .filter(is_room)
+            .filter_map(|allow| allow.room_id)
+            .collect()
+    })
 }
 
 /// The user of this server in whose name a restricted join is authorized, where it needs to be.
@@ -222,11 +244,15 @@ fn join_authorizer(
         return Ok(None);
     }
     if !allowed {
-        return Err(DomainError::forbidden("you are in none of the rooms whose members may join"));
+        return Err(DomainError::forbidden(
+            "you are in none of the rooms whose members may join",
+        ));
     }
     authorizer(room, server).map(Some).ok_or_else(|| {
         let name = user.server_name();
-        DomainError::forbidden(format!("nobody on {server} may invite, so a user of {name} cannot be let in"))
+        DomainError::forbidden(format!(
+            "nobody on {server} may invite, so a user of {name} cannot be let in"
+        ))
     })
 }
 
@@ -235,7 +261,10 @@ fn join_authorizer(
 pub fn authorizer(room: &RoomSnapshot, server: &ServerName) -> Option<OwnedUserId> {
     let state = |kind: &str, key: &str| room.state_event(kind, key).map(|event| event.pdu.clone());
     let power = Power::of(&room.rules, state).ok()?;
-    let able = room.local_joined.iter().filter(|user| user.server_name() == server && power.may_invite(user));
+    let able = room
+        .local_joined
+        .iter()
+        .filter(|user| user.server_name() == server && power.may_invite(user));
     let level = |user: &OwnedUserId| match power.user(user) {
         UserPowerLevel::Int(level) => i64::from(level),
         _ => i64::MAX,

@@ -96,7 +96,9 @@ impl Needs {
         }
         if build::needs_parent_hashes(&base.rules) {
             let parents = base.extremities.iter().map(|e| &e.event_id);
-            needs.events.extend(parents.filter(|id| find(base, id).is_none()).cloned());
+            needs
+                .events
+                .extend(parents.filter(|id| find(base, id).is_none()).cloned());
         }
         needs
     }
@@ -105,7 +107,12 @@ impl Needs {
 /// The event, if the snapshot holds it.
 fn find<'a>(room: &'a RoomSnapshot, id: &OwnedEventId) -> Option<&'a Arc<StoredEvent>> {
     let in_timeline = room.timeline.iter().rev().find(|event| event.pdu.event_id == *id);
-    in_timeline.or_else(|| room.state.values().map(|entry| &entry.event).find(|event| event.pdu.event_id == *id))
+    in_timeline.or_else(|| {
+        room.state
+            .values()
+            .map(|entry| &entry.event)
+            .find(|event| event.pdu.event_id == *id)
+    })
 }
 
 /// Everything besides the room and the batch.
@@ -152,7 +159,10 @@ impl Reply {
     #[must_use]
     pub fn place(self, base: StreamPos, before: StreamPos) -> Appended {
         let pos = self.offset.map_or(before.0, |offset| base.0 + offset);
-        Appended { event_ids: self.event_ids, pos }
+        Appended {
+            event_ids: self.event_ids,
+            pos,
+        }
     }
 }
 

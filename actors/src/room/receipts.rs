@@ -37,7 +37,11 @@ pub(super) async fn look_up(env: &Arc<Env>, room: &RoomSnapshot, wanted: &[&SetR
     let mut receipts = Receipts::default();
     let mut unknown = Vec::new();
     for receipt in wanted {
-        let held = room.timeline.iter().rev().find(|event| event.pdu.event_id == receipt.event_id);
+        let held = room
+            .timeline
+            .iter()
+            .rev()
+            .find(|event| event.pdu.event_id == receipt.event_id);
         match held.and_then(|event| event.pos) {
             Some(pos) => drop(receipts.positions.insert(receipt.event_id.clone(), pos.0)),
             None => unknown.push(receipt.event_id.clone()),
@@ -46,14 +50,18 @@ pub(super) async fn look_up(env: &Arc<Env>, room: &RoomSnapshot, wanted: &[&SetR
     if !unknown.is_empty() {
         let found = env.rooms.events_by_id(&unknown).await?;
         let visible = found.into_values().filter(|event| event.room_nid == room.nid);
-        receipts.positions.extend(visible.filter_map(|e| Some((e.pdu.event_id.clone(), e.pos?.0))));
+        receipts
+            .positions
+            .extend(visible.filter_map(|e| Some((e.pdu.event_id.clone(), e.pos?.0))));
     }
     let mut users: Vec<_> = wanted.iter().map(|receipt| &receipt.user).collect();
     users.sort();
     users.dedup();
     for user in users {
         for row in env.store.receipts_of_user(user.as_str(), &[room.nid.0]).await? {
-            receipts.standing.insert((user.clone(), row.receipt_type, row.thread_id), row.event_pos);
+            receipts
+                .standing
+                .insert((user.clone(), row.receipt_type, row.thread_id), row.event_pos);
         }
     }
     Ok(receipts)
@@ -67,7 +75,9 @@ impl Receipts {
     /// `M_INVALID_PARAM` for other types.
     pub(super) fn take(&mut self, room: &RoomSnapshot, wanted: &SetReceipt, now: Millis) -> Outcome<()> {
         if !matches!(wanted.kind.as_str(), "m.read" | PRIVATE) {
-            return Err(DomainError::invalid_param("receiptType must be m.read or m.read.private"));
+            return Err(DomainError::invalid_param(
+                "receiptType must be m.read or m.read.private",
+            ));
         }
         if !room.is_joined(&wanted.user) {
             return Err(DomainError::forbidden("you are not in this room"));
@@ -106,9 +116,22 @@ impl Receipts {
             row.pos = *next;
             rows.receipts.push(row);
             let private = kind == PRIVATE;
-            let users = if private { Arc::from([user.clone()]) } else { room.local_joined.clone() };
-            let kind = FactKind::Receipt { room_nid: room.nid, room_id: room.room_id.clone(), user, private };
-            facts.push(Fact { pos: StreamPos(*next), users, kind });
+            let users = if private {
+                Arc::from([user.clone()])
+            } else {
+                room.local_joined.clone()
+            };
+            let kind = FactKind::Receipt {
+                room_nid: room.nid,
+                room_id: room.room_id.clone(),
+                user,
+                private,
+            };
+            facts.push(Fact {
+                pos: StreamPos(*next),
+                users,
+                kind,
+            });
             *next += 1;
         }
     }

@@ -105,7 +105,8 @@ pub(super) async fn set(
     let until = timeout.map(|ms| env.clock.now_ms() + ms);
     let (changed, watch) = env.rooms.typing().note(room.nid, user, until);
     if watch {
-        env.io.spawn(watch_deadlines(env.clone(), room.nid, room.room_id.to_owned()));
+        env.io
+            .spawn(watch_deadlines(env.clone(), room.nid, room.room_id.to_owned()));
     }
     if changed { announce(env, room).await } else { Ok(()) }
 }
@@ -115,9 +116,20 @@ async fn announce(env: &Arc<Env>, room: &Arc<RoomSnapshot>) -> Outcome<()> {
     let users = room.local_joined.clone();
     let publish = Box::new(move |pos| {
         cache.typing().moved(nid, pos);
-        vec![Fact { pos, users, kind: FactKind::Typing { room_nid: nid, room_id } }]
+        vec![Fact {
+            pos,
+            users,
+            kind: FactKind::Typing { room_nid: nid, room_id },
+        }]
     });
-    env.journal.submit(Submission { rows: Rows::default(), positions: 1, publish }).await.map(|_| ())
+    env.journal
+        .submit(Submission {
+            rows: Rows::default(),
+            positions: 1,
+            publish,
+        })
+        .await
+        .map(|_| ())
 }
 
 /// Runs while somebody types in the room.

@@ -66,7 +66,9 @@ impl Store {
     ) -> Result<Option<event::Model>, StoreError> {
         let sql = "SELECT * FROM event WHERE room_nid = $1 AND sender = $2 AND device_id = $3 AND txn_id = $4 \
                    AND txn_id IS NOT NULL";
-        self.reader().one(sql, params![room_nid, sender, device_id, txn_id]).await
+        self.reader()
+            .one(sql, params![room_nid, sender, device_id, txn_id])
+            .await
     }
 
     /// A page of a room's timeline.

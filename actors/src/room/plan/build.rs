@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 
 use super::Origin;
 use crate::error::{DomainError, Outcome};
+use crate::room::auth;
 use crate::room::commands::Draft;
 use crate::room::event::{Pdu, StoredEvent, ts};
 use crate::room::parse::{self, PduError};
 use crate::room::snapshot::{Extremity, RoomSnapshot};
-use crate::room::auth;
 
 /// Bytes of the longest user id, room id, event id, event type or state key (client-server API, "Size limits").
 pub const MAX_ID_BYTES: usize = 255;
@@ -64,9 +64,15 @@ fn integer(value: i64) -> CanonicalJsonValue {
 /// Refuses names that no event may carry.
 pub(super) fn check_names(draft: &Draft) -> Outcome<()> {
     let state_key = draft.state_key.as_deref().unwrap_or_default();
-    for (name, value) in [("type", draft.kind.as_str()), ("state_key", state_key), ("sender", draft.sender.as_str())] {
+    for (name, value) in [
+        ("type", draft.kind.as_str()),
+        ("state_key", state_key),
+        ("sender", draft.sender.as_str()),
+    ] {
         if value.len() > MAX_ID_BYTES {
-            return Err(DomainError::too_large(format!("{name} is longer than {MAX_ID_BYTES} bytes")));
+            return Err(DomainError::too_large(format!(
+                "{name} is longer than {MAX_ID_BYTES} bytes"
+            )));
         }
     }
     if draft.kind.is_empty() {
@@ -88,8 +94,11 @@ fn references<'a>(
     events: impl Iterator<Item = (&'a EventId, Option<Arc<Pdu>>)>,
     rules: &RoomVersionRules,
 ) -> Outcome<CanonicalJsonValue> {
-    let list: Result<Vec<_>, PduError> = events.map(|(id, pdu)| parse::reference(id, pdu.as_deref(), rules)).collect();
-    list.map(CanonicalJsonValue::Array).map_err(|e| DomainError::internal(format!("reference: {e}")))
+    let list: Result<Vec<_>, PduError> = events
+        .map(|(id, pdu)| parse::reference(id, pdu.as_deref(), rules))
+        .collect();
+    list.map(CanonicalJsonValue::Array)
+        .map_err(|e| DomainError::internal(format!("reference: {e}")))
 }
 
 /// The parents of the next event: the extremities, the deepest twenty if there are more.
@@ -111,9 +120,19 @@ pub(super) fn unsealed(
 ) -> Outcome<CanonicalJsonObject> {
     let rules = &room.rules;
     let parents = parents(&room.extremities);
-    let depth = parents.iter().map(|e| e.depth).max().unwrap_or(0).saturating_add(1).min(MAX_DEPTH);
+    let depth = parents
+        .iter()
+        .map(|e| e.depth)
+        .max()
+        .unwrap_or(0)
+        .saturating_add(1)
+        .min(MAX_DEPTH);
     let prev = parents.iter().map(|e| {
-        let pdu = if needs_parent_hashes(rules) { lookup(&e.event_id).map(|e| e.pdu.clone()) } else { None };
+        let pdu = if needs_parent_hashes(rules) {
+            lookup(&e.event_id).map(|e| e.pdu.clone())
+        } else {
+            None
+        };
         (&*e.event_id, pdu)
     });
     let state = |kind: &str, key: &str| room.state_event(kind, key).cloned();
@@ -145,7 +164,12 @@ pub(super) fn unsealed(
 
 /// A create event of this server, unsigned. `room_id` is `None` where the version derives it from the event.
 #[must_use]
-pub fn unsealed_create(sender: &str, content: CanonicalJsonObject, room_id: Option<&RoomId>, now: i64) -> CanonicalJsonObject {
+pub fn unsealed_create(
+    sender: &str,
+    content: CanonicalJsonObject,
+    room_id: Option<&RoomId>,
+    now: i64,
+) -> CanonicalJsonObject {
     let mut object = CanonicalJsonObject::from_iter([
         ("auth_events".to_owned(), CanonicalJsonValue::Array(Vec::new())),
         ("content".to_owned(), CanonicalJsonValue::Object(content)),

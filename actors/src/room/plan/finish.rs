@@ -33,7 +33,15 @@ impl Plan {
         let placed: HashMap<EventNid, Arc<StoredEvent>> = self
             .fresh
             .into_iter()
-            .map(|(nid, event)| (nid, Arc::new(StoredEvent { pos: event.pos.map(place), ..(*event).clone() })))
+            .map(|(nid, event)| {
+                (
+                    nid,
+                    Arc::new(StoredEvent {
+                        pos: event.pos.map(place),
+                        ..(*event).clone()
+                    }),
+                )
+            })
             .collect();
         let mut room = self.snapshot;
         if !placed.is_empty() {
@@ -55,16 +63,30 @@ impl Plan {
         let facts = self.facts.into_iter().map(|fact| settle(fact, base, &placed)).collect();
         let mut events: Vec<_> = placed.into_values().collect();
         events.sort_by_key(|event| event.pos);
-        Published { snapshot: Arc::new(room), events, pruned: self.pruned, interned: self.interned, facts }
+        Published {
+            snapshot: Arc::new(room),
+            events,
+            pruned: self.pruned,
+            interned: self.interned,
+            facts,
+        }
     }
 }
 
 fn settle(fact: Fact, base: StreamPos, placed: &HashMap<EventNid, Arc<StoredEvent>>) -> Fact {
     let pos = StreamPos(fact.pos.0 + base.0);
     let kind = match fact.kind {
-        FactKind::Event { room_id, event, servers } => {
+        FactKind::Event {
+            room_id,
+            event,
+            servers,
+        } => {
             let event = placed.get(&event.nid).cloned().unwrap_or(event);
-            FactKind::Event { room_id, event, servers }
+            FactKind::Event {
+                room_id,
+                event,
+                servers,
+            }
         }
         other => other,
     };

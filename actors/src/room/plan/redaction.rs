@@ -47,7 +47,9 @@ pub(super) fn check(room: &RoomSnapshot, draft: &Draft, target: Option<&StoredEv
     if power.may_redact(&draft.sender) {
         Ok(())
     } else {
-        Err(DomainError::forbidden("your power level does not suffice to redact events of others"))
+        Err(DomainError::forbidden(
+            "your power level does not suffice to redact events of others",
+        ))
     }
 }
 
@@ -56,12 +58,19 @@ pub(in crate::room) fn prune(pdu: &Pdu, rules: &RoomVersionRules) -> Result<Pdu,
     let object = ruma::canonical_json::redact(parse::canonical(&pdu.json)?, &rules.redaction, None)
         .map_err(|e| PduError::Format(e.to_string()))?;
     let pruned = parse::pdu_from_object(&object, rules, Some(pdu.event_id.clone()))?;
-    Ok(Pdu { rejected: pdu.rejected, ..pruned })
+    Ok(Pdu {
+        rejected: pdu.rejected,
+        ..pruned
+    })
 }
 
 /// `{"redacted_because": …}`, with the redaction as clients get it.
 pub(in crate::room) fn unsigned(redaction: &StoredEvent) -> String {
-    let viewer = Viewer { user: redaction.pdu.sender.clone(), device: None, now: redaction.pdu.origin_server_ts.get().into() };
+    let viewer = Viewer {
+        user: redaction.pdu.sender.clone(),
+        device: None,
+        now: redaction.pdu.origin_server_ts.get().into(),
+    };
     let rendered = client_event(redaction, &viewer, RoomIdField::Shown, Extras::default());
     let mut because: Map<String, Value> = serde_json::from_str(rendered.get()).unwrap_or_default();
     // An age written down is wrong as soon as it is read.

@@ -57,14 +57,22 @@ impl<'a> Work<'a> {
             remote,
             next: 0,
         };
-        Self { next_nid: input.first_nid, input, live, out: Out::default() }
+        Self {
+            next_nid: input.first_nid,
+            input,
+            live,
+            out: Out::default(),
+        }
     }
 
     /// Takes all drafts or none.
     pub(super) fn append(&mut self, append: &Append) -> Outcome<Reply> {
         let before = self.live.clone();
         let mut out = Out::default();
-        let mut reply = Reply { event_ids: Vec::with_capacity(append.drafts.len()), offset: None };
+        let mut reply = Reply {
+            event_ids: Vec::with_capacity(append.drafts.len()),
+            offset: None,
+        };
         for draft in &append.drafts {
             match self.draft(draft, &mut out) {
                 Ok((event_id, offset)) => {
@@ -106,13 +114,21 @@ impl<'a> Work<'a> {
     fn lookup(&self, id: &EventId) -> Option<Arc<StoredEvent>> {
         let fresh = self.live.fresh.get(id);
         let id = id.to_owned();
-        fresh.or_else(|| find(&self.live.room, &id)).or_else(|| self.input.prefetched.events.get(&id)).cloned()
+        fresh
+            .or_else(|| find(&self.live.room, &id))
+            .or_else(|| self.input.prefetched.events.get(&id))
+            .cloned()
     }
 
     /// The event that this transaction made before, in the database or in this batch.
     fn answered(&self, draft: &Draft) -> Option<OwnedEventId> {
         let key = txn_key(draft)?;
-        self.input.prefetched.txns.get(&key).or_else(|| self.live.txns.get(&key)).cloned()
+        self.input
+            .prefetched
+            .txns
+            .get(&key)
+            .or_else(|| self.live.txns.get(&key))
+            .cloned()
     }
 
     /// One draft: the id that answers it, and its offset if it became a new event.
@@ -153,8 +169,14 @@ impl<'a> Work<'a> {
 
     /// Makes an authorized event part of the room.
     fn admit(&mut self, pdu: Pdu, txn: Option<&(String, String)>, out: &mut Out) -> Outcome<Arc<StoredEvent>> {
-        let key = pdu.state_key.as_deref().map(|key| -> StateKey { (Arc::from(pdu.kind.to_string()), Arc::from(key)) });
-        let replaced = key.as_ref().and_then(|key| self.live.room.state.get(key)).map(|entry| entry.event.clone());
+        let key = pdu
+            .state_key
+            .as_deref()
+            .map(|key| -> StateKey { (Arc::from(pdu.kind.to_string()), Arc::from(key)) });
+        let replaced = key
+            .as_ref()
+            .and_then(|key| self.live.room.state.get(key))
+            .map(|entry| entry.event.clone());
         let offset = self.live.next;
         self.live.next += 1;
         let event = Arc::new(StoredEvent {
@@ -185,8 +207,16 @@ impl<'a> Work<'a> {
     /// The event is the newest of the timeline and the child of its parents.
     fn grow(&mut self, event: &Arc<StoredEvent>) {
         let room = &mut self.live.room;
-        let newest = Extremity { nid: event.nid, event_id: event.pdu.event_id.clone(), depth: event.pdu.depth };
-        let left = room.extremities.iter().filter(|e| !event.pdu.prev_events.contains(&e.event_id)).cloned();
+        let newest = Extremity {
+            nid: event.nid,
+            event_id: event.pdu.event_id.clone(),
+            depth: event.pdu.depth,
+        };
+        let left = room
+            .extremities
+            .iter()
+            .filter(|e| !event.pdu.prev_events.contains(&e.event_id))
+            .cloned();
         room.extremities = left.chain([newest]).collect();
         room.timeline.push_back(event.clone());
         if room.timeline.len() > TIMELINE_TAIL {
@@ -201,8 +231,18 @@ impl<'a> Work<'a> {
         let key_nid = self.intern(key, out)?;
         let group = self.nid();
         let room = &mut self.live.room;
-        let old = room.state.insert(key.clone(), StateEntry { key_nid, event: event.clone() });
-        let change = Change { key: key_nid, old: old.as_ref().map(|entry| entry.event.nid), new: Some(event.nid) };
+        let old = room.state.insert(
+            key.clone(),
+            StateEntry {
+                key_nid,
+                event: event.clone(),
+            },
+        );
+        let change = Change {
+            key: key_nid,
+            old: old.as_ref().map(|entry| entry.event.nid),
+            new: Some(event.nid),
+        };
         let map = || FullMap::from_entries(room.state.values().map(|entry| (entry.key_nid, entry.event.nid)));
         let next = NewGroup::after(room.state_group, &room.state_chain, &[change], map)
             .map_err(|e| DomainError::internal(format!("state group: {e}")))?;
@@ -265,7 +305,11 @@ impl<'a> Work<'a> {
         out: &mut Out,
     ) {
         let (mut users, mut servers) = before;
-        let target = event.pdu.state_key.as_deref().filter(|_| event.pdu.membership().is_some());
+        let target = event
+            .pdu
+            .state_key
+            .as_deref()
+            .filter(|_| event.pdu.membership().is_some());
         if let Some(target) = target.and_then(|key| <&UserId>::try_from(key).ok()) {
             if target.server_name() == self.input.origin.server {
                 users = members::with(&users, target);
@@ -283,8 +327,16 @@ impl<'a> Work<'a> {
         servers: Arc<[OwnedServerName]>,
         out: &mut Out,
     ) {
-        let kind = FactKind::Event { room_id: self.live.room.room_id.clone(), event: event.clone(), servers };
-        out.facts.push(Fact { pos: event.pos.unwrap_or_default(), users, kind });
+        let kind = FactKind::Event {
+            room_id: self.live.room.room_id.clone(),
+            event: event.clone(),
+            servers,
+        };
+        out.facts.push(Fact {
+            pos: event.pos.unwrap_or_default(),
+            users,
+            kind,
+        });
     }
 
     /// Replaces `target` by its pruned form wherever it stands.
@@ -316,16 +368,27 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn finish(self, replies: Vec<Outcome<Reply>>) -> Plan {
-        let Out { mut rows, facts, pruned, changed } = self.out;
+        let Out {
+            mut rows,
+            facts,
+            pruned,
+            changed,
+        } = self.out;
         let room = self.live.room;
         if self.live.next > 0 {
             rows.room_heads.push(head(&room));
         }
-        let interned = rows.state_keys.iter().map(|row| -> StateKey {
-            (Arc::from(row.r#type.as_str()), Arc::from(row.state_key.as_str()))
-        });
+        let interned = rows
+            .state_keys
+            .iter()
+            .map(|row| -> StateKey { (Arc::from(row.r#type.as_str()), Arc::from(row.state_key.as_str())) });
         let interned = interned.collect();
-        let fresh: HashMap<_, _> = self.live.fresh.values().map(|event| (event.nid, event.clone())).collect();
+        let fresh: HashMap<_, _> = self
+            .live
+            .fresh
+            .values()
+            .map(|event| (event.nid, event.clone()))
+            .collect();
         Plan {
             rows,
             positions: u32::try_from(self.live.next).unwrap_or(u32::MAX),
@@ -364,7 +427,11 @@ fn unsigned(replaced: &StoredEvent) -> Arc<str> {
 
 /// The row of a room's head.
 pub(super) fn head(room: &RoomSnapshot) -> room_head::Model {
-    let extremities: Vec<_> = room.extremities.iter().map(|e| (e.nid.0, e.event_id.as_str(), e.depth)).collect();
+    let extremities: Vec<_> = room
+        .extremities
+        .iter()
+        .map(|e| (e.nid.0, e.event_id.as_str(), e.depth))
+        .collect();
     room_head::Model {
         room_nid: room.nid.0,
         extremities: json!(extremities).to_string(),
