@@ -77,13 +77,20 @@ impl SyncToken {
             return Ok(Self { pos, inbox: pos });
         };
         let inbox = inbox.parse().map_err(|_| DomainError::invalid_param("unknown token"))?;
-        Ok(Self { pos: Token::parse(live)?.pos(), inbox: StreamPos(inbox) })
+        Ok(Self {
+            pos: Token::parse(live)?.pos(),
+            inbox: StreamPos(inbox),
+        })
     }
 }
 
 impl std::fmt::Display for SyncToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.pos == self.inbox { write!(f, "s{}", self.pos) } else { write!(f, "s{}_{}", self.pos, self.inbox) }
+        if self.pos == self.inbox {
+            write!(f, "s{}", self.pos)
+        } else {
+            write!(f, "s{}_{}", self.pos, self.inbox)
+        }
     }
 }
 
@@ -125,7 +132,10 @@ mod tests {
 
     #[test]
     fn a_sync_token_may_lag_behind_with_its_inbox() {
-        let token = SyncToken { pos: StreamPos(9), inbox: StreamPos(4) };
+        let token = SyncToken {
+            pos: StreamPos(9),
+            inbox: StreamPos(4),
+        };
         assert_eq!(token.to_string(), "s9_4");
         assert_eq!(SyncToken::parse("s9_4").ok(), Some(token));
         assert_eq!(Token::parse("s9_4").ok(), Some(Token::Live(StreamPos(9))));
