@@ -85,6 +85,14 @@ fn migrated_template() -> String {
         psql(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
         psql(&format!("CREATE DATABASE {name}"));
         server::migrate(&with_database(&name));
+        let tables = try_psql_on(
+            &with_database(&name),
+            "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'",
+        );
+        assert!(
+            tables.as_deref().is_ok_and(|count| count != "0"),
+            "`migrate` has made no tables: {tables:?}"
+        );
         psql(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
     }
     name
@@ -136,7 +144,10 @@ fn psql(statement: &str) -> String {
 }
 
 fn try_psql(statement: &str) -> Result<String, String> {
-    let url = maintenance_url();
+    try_psql_on(&maintenance_url(), statement)
+}
+
+fn try_psql_on(url: &str, statement: &str) -> Result<String, String> {
     let output = Command::new("psql")
         .args([
             "--no-psqlrc",
@@ -145,7 +156,7 @@ fn try_psql(statement: &str) -> Result<String, String> {
             "--no-align",
             "--set=ON_ERROR_STOP=1",
         ])
-        .args(["--dbname", &url, "--command", statement])
+        .args(["--dbname", url, "--command", statement])
         .output()
         .map_err(|error| format!("cannot run psql ({error}): is PostgreSQL installed?"))?;
     if output.status.success() {
