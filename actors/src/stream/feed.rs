@@ -2,7 +2,7 @@
 //! what changed lately, so that `/sync` need not ask the database what to look at.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dashmap::DashMap;
@@ -190,6 +190,7 @@ pub struct Feeds {
     /// Held for writing while a batch enters the feeds and becomes visible, so that a feed that is opened meanwhile
     /// knows from where on it is complete.
     gate: RwLock<()>,
+    closed: AtomicBool,
 }
 
 impl Feeds {
@@ -200,6 +201,7 @@ impl Feeds {
             users: DashMap::new(),
             visible: AtomicI64::new(visible.0),
             gate: RwLock::new(()),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -245,11 +247,18 @@ impl Feeds {
         }
     }
 
-    /// Wakes every waiter, for a drain.
-    pub fn nudge_all(&self) {
+    /// Wakes every waiter for the last time: the server stops.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         for feed in &self.users {
             feed.nudge();
         }
+    }
+
+    /// Whether the server stops: whoever wakes up answers at once, and nobody begins to wait.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Drops feeds that nobody has used for ten minutes. Returns how many are left.

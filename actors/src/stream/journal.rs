@@ -142,6 +142,13 @@ impl Journal {
             .unwrap_or_else(|_| Err(DomainError::unavailable("the journal stopped")))
     }
 
+    /// Waits until nothing is waiting to be committed.
+    pub async fn idle(&self) {
+        while self.stats.waiting.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Every batch of facts from now on, in order.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<[Fact]>> {
