@@ -38,6 +38,11 @@ pub mod state_key;
 pub mod store;
 pub mod stream_block;
 pub mod stripped_state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod to_device;
 pub mod to_device_txn;
 pub mod user;
+
+#[cfg(test)]
+mod schema_tests;

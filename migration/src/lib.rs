@@ -6,6 +6,8 @@
 
 mod connect;
 
+use std::hash::{Hash, Hasher};
+
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
 /// Name and text of every change, oldest first.
@@ -49,6 +51,20 @@ pub async fn run_to(url: &str, steps: Option<u32>) -> Result<(), MigrateError> {
     } else {
         connect::migrate_postgres(url, steps).await
     }
+}
+
+/// A number that changes with every change of the history: names what was made from it.
+#[must_use]
+pub fn fingerprint() -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    FILES.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// How many changes this program knows.
+#[must_use]
+pub fn count() -> usize {
+    FILES.len()
 }
 
 /// How many changes the database at `url` still lacks; all of them where it does not exist yet.

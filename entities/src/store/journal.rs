@@ -44,18 +44,23 @@ impl Store {
     /// Takes over the database: raises the epoch by one, so that every former process is [`StoreError::Fenced`].
     pub async fn take_epoch(&self) -> Result<Epoch, StoreError> {
         let sql = "UPDATE journal_head SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch, batch";
-        self.head(sql, true).await
+        self.head(sql).await
     }
 
     /// The committed head; tells after [`StoreError::Unknown`] whether the batch is in.
+    ///
+    /// Waits for a transaction that is still under way on a lost connection: the answer is final.
     pub async fn read_head(&self) -> Result<Head, StoreError> {
-        self.head("SELECT epoch, batch FROM journal_head WHERE id = 1", false)
-            .await
+        self.head(match self.backend() {
+            Backend::Postgres => "SELECT epoch, batch FROM journal_head WHERE id = 1 FOR UPDATE",
+            // There is one connection for all writes, which runs one thing at a time.
+            Backend::Sqlite => "SELECT epoch, batch FROM journal_head WHERE id = 1",
+        })
+        .await
     }
 
-    async fn head(&self, sql: &str, write: bool) -> Result<Head, StoreError> {
-        let pool = if write { self.journal_writer() } else { self.reader() };
-        let rows = pool.rows(sql, params![]).await?;
+    async fn head(&self, sql: &str) -> Result<Head, StoreError> {
+        let rows = self.journal_writer().rows(sql, params![]).await?;
         let missing = StoreError::Inconsistent {
             table: "journal_head",
             column: "id",
@@ -306,3 +311,7 @@ fn expect(table: &'static str, expected: usize, actual: u64) -> Result<(), Store
         })
     }
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

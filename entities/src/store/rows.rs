@@ -70,7 +70,7 @@ pub struct Rows {
     pub key_signatures: Vec<crate::key_signature::Model>,
 }
 
-/// An event whose stored PDU is replaced by its pruned form; it stops relating to another event and loses its `unsigned`.
+/// An event whose stored PDU is replaced by its pruned form; it stops relating to another event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedactedEvent {
     /// The redacted event.
