@@ -146,3 +146,6 @@ async fn begin_on(pool: &DatabaseConnection, backend: Backend) -> Result<Tx, Sto
     };
     Ok(Tx::new(tx, backend))
 }
+
+#[cfg(test)]
+mod read_tests;
