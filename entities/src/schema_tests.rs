@@ -94,7 +94,12 @@ async fn real(store: &Store) -> BTreeMap<String, Columns> {
         }
     };
     let mut tables: BTreeMap<String, Columns> = BTreeMap::new();
-    for row in store.reader().rows(sql, params![]).await.expect("the catalogue can be read") {
+    for row in store
+        .reader()
+        .rows(sql, params![])
+        .await
+        .expect("the catalogue can be read")
+    {
         let table: String = row.try_get_by_index(0).expect("a table");
         let column: String = row.try_get_by_index(1).expect("a column");
         let kind: String = row.try_get_by_index(2).expect("a type");
@@ -127,11 +132,21 @@ async fn an_upgrade_from_any_version_gives_the_same_schema() {
     for version in 0..all {
         let folder = std::env::temp_dir().join(format!("synapse_rust_upgrade_{}_{version}", std::process::id()));
         let url = format!("sqlite://{}", folder.join("deep/er/file.db").display());
-        assert_eq!(migration::status(&url).await.expect("nothing is there yet"), migration::count());
-        migration::run_to(&url, Some(version)).await.expect("the first changes apply");
-        assert_eq!(migration::status(&url).await.expect("it is there"), (all - version) as usize);
+        assert_eq!(
+            migration::status(&url).await.expect("nothing is there yet"),
+            migration::count()
+        );
+        migration::run_to(&url, Some(version))
+            .await
+            .expect("the first changes apply");
+        assert_eq!(
+            migration::status(&url).await.expect("it is there"),
+            (all - version) as usize
+        );
         migration::run(&url).await.expect("the others apply");
-        let store = Store::connect(crate::store::StoreOptions::new(&url)).await.expect("it opens");
+        let store = Store::connect(crate::store::StoreOptions::new(&url))
+            .await
+            .expect("it opens");
         assert_eq!(real(&store).await, entities(), "from version {version}");
         store.close().await.expect("nothing is in use");
         std::fs::remove_dir_all(folder).expect("it was made");
@@ -146,7 +161,11 @@ async fn processes_that_start_together_migrate_once() {
     if let Some(db) = &postgres {
         let store = db.store().await;
         for sql in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
-            store.writer().exec(sql, params![]).await.expect("a schema can be replaced");
+            store
+                .writer()
+                .exec(sql, params![])
+                .await
+                .expect("a schema can be replaced");
         }
         store.close().await.expect("nothing is in use");
     }

@@ -39,18 +39,28 @@ impl TestDb {
         let folder = std::env::temp_dir().join(unique("synapse_rust_test"));
         let url = format!("sqlite://{}", folder.join("homeserver.db").display());
         migration::run(&url).await.expect("the migrations run on an empty file");
-        Self { url, backend: Backend::Sqlite, cleanup: Cleanup::Folder(folder) }
+        Self {
+            url,
+            backend: Backend::Sqlite,
+            cleanup: Cleanup::Folder(folder),
+        }
     }
 
     /// A fresh PostgreSQL database; `None` if they are to be skipped. Panics if it is not said where PostgreSQL is.
     pub async fn postgres() -> Option<Self> {
         let maintenance = maintenance_url()?;
-        let mut admin = PgConnection::connect(&maintenance).await.expect("the test cluster answers");
+        let mut admin = PgConnection::connect(&maintenance)
+            .await
+            .expect("the test cluster answers");
         let template = template(&mut admin, &maintenance).await;
         let name = unique("synapse_rust_test");
         run(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         let url = with_database(&maintenance, &name);
-        Some(Self { url, backend: Backend::Postgres, cleanup: Cleanup::Database { maintenance, name } })
+        Some(Self {
+            url,
+            backend: Backend::Postgres,
+            cleanup: Cleanup::Database { maintenance, name },
+        })
     }
 
     /// What [`StoreOptions`] take.
@@ -72,7 +82,9 @@ impl TestDb {
             statement_timeout_ms: 30_000,
             ..StoreOptions::new(&self.url)
         };
-        Store::connect(options).await.expect("a migrated database can be opened")
+        Store::connect(options)
+            .await
+            .expect("a migrated database can be opened")
     }
 }
 
@@ -95,7 +107,10 @@ where
     F: Fn(std::sync::Arc<TestDb>) -> Fut,
     Fut: Future<Output = ()>,
 {
-    for db in [Some(TestDb::sqlite().await), TestDb::postgres().await].into_iter().flatten() {
+    for db in [Some(TestDb::sqlite().await), TestDb::postgres().await]
+        .into_iter()
+        .flatten()
+    {
         eprintln!("on {:?}", db.backend);
         test(std::sync::Arc::new(db)).await;
     }
@@ -105,21 +120,31 @@ fn maintenance_url() -> Option<String> {
     match std::env::var(POSTGRES_VAR).as_deref() {
         Ok("skip") => None,
         Ok(url) => Some(url.to_owned()),
-        Err(_) => panic!("set {POSTGRES_VAR} to the URL of a test cluster (scripts/postgres-test starts one), or to skip"),
+        Err(_) => {
+            panic!("set {POSTGRES_VAR} to the URL of a test cluster (scripts/postgres-test starts one), or to skip")
+        }
     }
 }
 
 /// The same server, another database.
 fn with_database(url: &str, name: &str) -> String {
-    let (server, query) = url.split_once('?').map_or((url, String::new()), |(url, query)| (url, format!("?{query}")));
-    let (server, _) = server.rsplit_once('/').expect("a PostgreSQL URL names its database after the last slash");
+    let (server, query) = url
+        .split_once('?')
+        .map_or((url, String::new()), |(url, query)| (url, format!("?{query}")));
+    let (server, _) = server
+        .rsplit_once('/')
+        .expect("a PostgreSQL URL names its database after the last slash");
     format!("{server}/{name}{query}")
 }
 
 /// A name no other test of this machine has.
 fn unique(prefix: &str) -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
-    format!("{prefix}_{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{prefix}_{}_{}",
+        std::process::id(),
+        COUNTER.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// The name of the migrated database all others are copied from; makes it if this history has none yet.
@@ -127,15 +152,26 @@ async fn template(admin: &mut PgConnection, maintenance: &str) -> String {
     let name = format!("synapse_rust_template_{:016x}", migration::fingerprint());
     // It accepts connections only until it is complete.
     let complete = format!("SELECT 1 FROM pg_database WHERE datname = '{name}' AND NOT datallowconn");
-    admin.execute(sqlx::query("SELECT pg_advisory_lock($1)").bind(TEMPLATE_LOCK)).await.expect("the lock is granted");
-    let found = admin.fetch_optional(AssertSqlSafe(complete)).await.expect("the catalogue can be read");
+    admin
+        .execute(sqlx::query("SELECT pg_advisory_lock($1)").bind(TEMPLATE_LOCK))
+        .await
+        .expect("the lock is granted");
+    let found = admin
+        .fetch_optional(AssertSqlSafe(complete))
+        .await
+        .expect("the catalogue can be read");
     if found.is_none() {
         run(admin, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         run(admin, format!("CREATE DATABASE {name}")).await;
-        migration::run(&with_database(maintenance, &name)).await.expect("the migrations run on an empty database");
+        migration::run(&with_database(maintenance, &name))
+            .await
+            .expect("the migrations run on an empty database");
         run(admin, format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
     }
-    admin.execute(sqlx::query("SELECT pg_advisory_unlock($1)").bind(TEMPLATE_LOCK)).await.expect("the lock was held");
+    admin
+        .execute(sqlx::query("SELECT pg_advisory_unlock($1)").bind(TEMPLATE_LOCK))
+        .await
+        .expect("the lock was held");
     name
 }
 
@@ -156,7 +192,10 @@ async fn run(admin: &mut PgConnection, sql: String) {
 /// `Drop` cannot wait for a future: a thread with a runtime of its own can.
 fn drop_database(maintenance: String, name: String) -> Result<(), String> {
     let work = move || -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| e.to_string())?;
         runtime.block_on(async {
             let mut admin = PgConnection::connect(&maintenance).await.map_err(|e| e.to_string())?;
             let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
@@ -164,5 +203,7 @@ fn drop_database(maintenance: String, name: String) -> Result<(), String> {
             admin.close().await.map_err(|e| e.to_string())
         })
     };
-    std::thread::spawn(work).join().map_err(|_| "the thread panicked".to_owned())?
+    std::thread::spawn(work)
+        .join()
+        .map_err(|_| "the thread panicked".to_owned())?
 }

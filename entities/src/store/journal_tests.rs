@@ -64,12 +64,26 @@ fn token(hash: u8, user: &str, device: &str) -> access_token::Model {
 
 async fn commit(store: &Store, rows: &Rows) -> Result<(), StoreError> {
     let head = store.read_head().await.expect("there is a head");
-    store.commit_batch(Head { batch: head.batch + 1, ..head }, rows, None).await
+    store
+        .commit_batch(
+            Head {
+                batch: head.batch + 1,
+                ..head
+            },
+            rows,
+            None,
+        )
+        .await
 }
 
 async fn count(store: &Store, table: &str) -> i64 {
     let sql = format!("SELECT COUNT(*) FROM {table}");
-    store.reader().scalar(&sql, params![]).await.expect("a count").expect("one row")
+    store
+        .reader()
+        .scalar(&sql, params![])
+        .await
+        .expect("a count")
+        .expect("one row")
 }
 
 #[tokio::test]
@@ -80,7 +94,10 @@ async fn batches_of_any_size_are_stored_whole() {
         for size in [1, 2, 3, 7, 64, 65, 200] {
             let events: Vec<_> = (next..next + size).map(event).collect();
             next += size;
-            let rows = Rows { events: events.clone(), ..Rows::default() };
+            let rows = Rows {
+                events: events.clone(),
+                ..Rows::default()
+            };
             commit(&store, &rows).await.expect("the batch is committed");
             let nids: Vec<i64> = events.iter().map(|e| e.nid).collect();
             let mut stored = store.events_by_nid(&nids).await.expect("they are there");
@@ -95,12 +112,34 @@ async fn batches_of_any_size_are_stored_whole() {
 async fn a_refused_batch_leaves_nothing() {
     each_backend(|db| async move {
         let store = db.store().await;
-        commit(&store, &Rows { events: vec![event(1)], ..Rows::default() }).await.expect("committed");
+        commit(
+            &store,
+            &Rows {
+                events: vec![event(1)],
+                ..Rows::default()
+            },
+        )
+        .await
+        .expect("committed");
         let before = store.read_head().await.expect("a head");
-        let rows = Rows { rooms: vec![room(5)], events: vec![event(2), event(1)], ..Rows::default() };
-        assert_eq!(commit(&store, &rows).await, Err(StoreError::Duplicate("event".to_owned())));
-        let nul = event::Model { sender: "a\0b".to_owned(), ..event(3) };
-        let rows = Rows { rooms: vec![room(5)], events: vec![nul], ..Rows::default() };
+        let rows = Rows {
+            rooms: vec![room(5)],
+            events: vec![event(2), event(1)],
+            ..Rows::default()
+        };
+        assert_eq!(
+            commit(&store, &rows).await,
+            Err(StoreError::Duplicate("event".to_owned()))
+        );
+        let nul = event::Model {
+            sender: "a\0b".to_owned(),
+            ..event(3)
+        };
+        let rows = Rows {
+            rooms: vec![room(5)],
+            events: vec![nul],
+            ..Rows::default()
+        };
         assert_eq!(commit(&store, &rows).await, Err(StoreError::Nul));
         assert_eq!(store.read_head().await.expect("a head"), before);
         assert_eq!((count(&store, "room").await, count(&store, "event").await), (0, 1));
@@ -124,15 +163,28 @@ async fn a_former_process_is_fenced() {
     each_backend(|db| async move {
         let (old, new) = (db.store().await, db.store().await);
         let first = old.take_epoch().await.expect("an epoch");
-        old.commit_batch(Head { batch: 7, ..first }, &Rows::default(), None).await.expect("it may write");
+        old.commit_batch(Head { batch: 7, ..first }, &Rows::default(), None)
+            .await
+            .expect("it may write");
         let second = new.take_epoch().await.expect("an epoch");
-        assert_eq!(second, Head { epoch: first.epoch + 1, batch: 7 });
-        let rows = Rows { events: vec![event(1)], ..Rows::default() };
+        assert_eq!(
+            second,
+            Head {
+                epoch: first.epoch + 1,
+                batch: 7
+            }
+        );
+        let rows = Rows {
+            events: vec![event(1)],
+            ..Rows::default()
+        };
         let late = old.commit_batch(Head { batch: 8, ..first }, &rows, Some(99_999)).await;
         assert_eq!(late, Err(StoreError::Fenced));
         assert_eq!(new.block_next("position").await, Ok(1));
         assert_eq!(count(&new, "event").await, 0);
-        new.commit_batch(Head { batch: 8, ..second }, &rows, None).await.expect("the new one may write");
+        new.commit_batch(Head { batch: 8, ..second }, &rows, None)
+            .await
+            .expect("the new one may write");
         assert_eq!(old.read_head().await, Ok(Head { batch: 8, ..second }));
     })
     .await;
@@ -158,9 +210,19 @@ async fn blocks_are_never_handed_out_twice() {
         assert_eq!(blocks, expected);
         assert_eq!(store.reserve_block("new", 5).await, Ok((1, 6)));
         let head = store.read_head().await.expect("a head");
-        store.commit_batch(head, &Rows::default(), Some(5_000)).await.expect("committed");
-        store.commit_batch(head, &Rows::default(), Some(4_000)).await.expect("committed");
-        assert_eq!(store.block_next("position").await, Ok(5_000), "a block's end never falls");
+        store
+            .commit_batch(head, &Rows::default(), Some(5_000))
+            .await
+            .expect("committed");
+        store
+            .commit_batch(head, &Rows::default(), Some(4_000))
+            .await
+            .expect("committed");
+        assert_eq!(
+            store.block_next("position").await,
+            Ok(5_000),
+            "a block's end never falls"
+        );
     })
     .await;
 }
@@ -171,11 +233,30 @@ async fn the_last_of_equal_keys_wins() {
         let store = db.store().await;
         let mut memberships: Vec<_> = (0..100).map(|i| membership("@a:hs", i)).collect();
         memberships.push(membership("@b:hs", 1));
-        commit(&store, &Rows { memberships, ..Rows::default() }).await.expect("committed");
+        commit(
+            &store,
+            &Rows {
+                memberships,
+                ..Rows::default()
+            },
+        )
+        .await
+        .expect("committed");
         let a = store.membership(1, "@a:hs").await.expect("read").expect("there");
         assert_eq!(a.pos, 99);
-        commit(&store, &Rows { memberships: vec![membership("@a:hs", 200)], ..Rows::default() }).await.expect("committed");
-        assert_eq!(store.membership(1, "@a:hs").await.expect("read").expect("there").pos, 200);
+        commit(
+            &store,
+            &Rows {
+                memberships: vec![membership("@a:hs", 200)],
+                ..Rows::default()
+            },
+        )
+        .await
+        .expect("committed");
+        assert_eq!(
+            store.membership(1, "@a:hs").await.expect("read").expect("there").pos,
+            200
+        );
         assert_eq!(count(&store, "membership").await, 2);
     })
     .await;
@@ -185,13 +266,34 @@ async fn the_last_of_equal_keys_wins() {
 async fn an_interned_pair_keeps_its_number() {
     each_backend(|db| async move {
         let store = db.store().await;
-        let key = |nid, key: &str| state_key::Model { nid, r#type: "m.x".to_owned(), state_key: key.to_owned() };
-        commit(&store, &Rows { state_keys: vec![key(1, "a")], ..Rows::default() }).await.expect("committed");
-        let again = Rows { state_keys: vec![key(1, "a"), key(2, "b"), key(2, "b")], ..Rows::default() };
+        let key = |nid, key: &str| state_key::Model {
+            nid,
+            r#type: "m.x".to_owned(),
+            state_key: key.to_owned(),
+        };
+        commit(
+            &store,
+            &Rows {
+                state_keys: vec![key(1, "a")],
+                ..Rows::default()
+            },
+        )
+        .await
+        .expect("committed");
+        let again = Rows {
+            state_keys: vec![key(1, "a"), key(2, "b"), key(2, "b")],
+            ..Rows::default()
+        };
         commit(&store, &again).await.expect("an equal pair is ignored");
         assert_eq!(count(&store, "state_key").await, 2);
-        let other = Rows { state_keys: vec![key(3, "a")], ..Rows::default() };
-        assert_eq!(commit(&store, &other).await, Err(StoreError::Duplicate("state_key".to_owned())));
+        let other = Rows {
+            state_keys: vec![key(3, "a")],
+            ..Rows::default()
+        };
+        assert_eq!(
+            commit(&store, &other).await,
+            Err(StoreError::Duplicate("state_key".to_owned()))
+        );
     })
     .await;
 }
@@ -206,27 +308,70 @@ async fn updates_and_redactions_reach_stored_events() {
             unsigned: Some("{}".to_owned()),
             ..event(2)
         };
-        commit(&store, &Rows { events: vec![event(1), related, event(3), event(6)], ..Rows::default() })
-            .await
-            .expect("committed");
+        commit(
+            &store,
+            &Rows {
+                events: vec![event(1), related, event(3), event(6)],
+                ..Rows::default()
+            },
+        )
+        .await
+        .expect("committed");
         let rows = Rows {
             event_updates: vec![
-                EventUpdate { nid: 3, pos: Some(30), state_group: None, status: 0 },
-                EventUpdate { nid: 6, pos: None, state_group: Some(60), status: 1 },
+                EventUpdate {
+                    nid: 3,
+                    pos: Some(30),
+                    state_group: None,
+                    status: 0,
+                },
+                EventUpdate {
+                    nid: 6,
+                    pos: None,
+                    state_group: Some(60),
+                    status: 1,
+                },
             ],
-            redactions: vec![RedactedEvent { nid: 2, redacted_by: "$r".to_owned(), json: "{}".to_owned(), unsigned: "{\"a\":1}".to_owned() }],
+            redactions: vec![RedactedEvent {
+                nid: 2,
+                redacted_by: "$r".to_owned(),
+                json: "{}".to_owned(),
+                unsigned: "{\"a\":1}".to_owned(),
+            }],
             ..Rows::default()
         };
         commit(&store, &rows).await.expect("committed");
         let mut stored = store.events_by_nid(&[2, 3, 6]).await.expect("read");
         stored.sort_by_key(|e| e.nid);
-        assert_eq!((stored[1].pos, stored[1].state_group, stored[1].status), (Some(30), Some(3), 0));
-        assert_eq!((stored[2].pos, stored[2].state_group, stored[2].status), (None, Some(60), 1));
+        assert_eq!(
+            (stored[1].pos, stored[1].state_group, stored[1].status),
+            (Some(30), Some(3), 0)
+        );
+        assert_eq!(
+            (stored[2].pos, stored[2].state_group, stored[2].status),
+            (None, Some(60), 1)
+        );
         let redacted = &stored[0];
-        assert_eq!((redacted.redacted_by.as_deref(), redacted.json.as_str()), (Some("$r"), "{}"));
-        assert_eq!((&redacted.relates_to, &redacted.unsigned), (&None, &Some("{\"a\":1}".to_owned())));
-        let lost = Rows { redactions: vec![RedactedEvent { nid: 77, ..rows.redactions[0].clone() }], ..Rows::default() };
-        let expected = StoreError::RowsAffected { table: "event", expected: 1, actual: 0 };
+        assert_eq!(
+            (redacted.redacted_by.as_deref(), redacted.json.as_str()),
+            (Some("$r"), "{}")
+        );
+        assert_eq!(
+            (&redacted.relates_to, &redacted.unsigned),
+            (&None, &Some("{\"a\":1}".to_owned()))
+        );
+        let lost = Rows {
+            redactions: vec![RedactedEvent {
+                nid: 77,
+                ..rows.redactions[0].clone()
+            }],
+            ..Rows::default()
+        };
+        let expected = StoreError::RowsAffected {
+            table: "event",
+            expected: 1,
+            actual: 0,
+        };
         assert_eq!(commit(&store, &lost).await, Err(expected));
     })
     .await;
@@ -244,17 +389,38 @@ async fn a_deleted_device_takes_all_it_had() {
         };
         let rows = Rows {
             devices: vec![device("@a:hs", "D1"), device("@a:hs", "D2"), device("@b:hs", "D1")],
-            access_tokens: vec![token(1, "@a:hs", "D1"), token(2, "@a:hs", "D2"), token(3, "@b:hs", "D1")],
+            access_tokens: vec![
+                token(1, "@a:hs", "D1"),
+                token(2, "@a:hs", "D2"),
+                token(3, "@b:hs", "D1"),
+            ],
             to_device: vec![message(1, "D1"), message(2, "D2")],
             ..Rows::default()
         };
         commit(&store, &rows).await.expect("committed");
-        let deleted = vec![("@a:hs".to_owned(), "D1".to_owned()), ("@x:hs".to_owned(), "D9".to_owned())];
-        commit(&store, &Rows { devices_deleted: deleted, ..Rows::default() }).await.expect("committed");
-        let left: Vec<access_token::Model> =
-            store.reader().all("SELECT * FROM access_token ORDER BY token_hash", params![]).await.expect("read");
+        let deleted = vec![
+            ("@a:hs".to_owned(), "D1".to_owned()),
+            ("@x:hs".to_owned(), "D9".to_owned()),
+        ];
+        commit(
+            &store,
+            &Rows {
+                devices_deleted: deleted,
+                ..Rows::default()
+            },
+        )
+        .await
+        .expect("committed");
+        let left: Vec<access_token::Model> = store
+            .reader()
+            .all("SELECT * FROM access_token ORDER BY token_hash", params![])
+            .await
+            .expect("read");
         assert_eq!(left, [token(2, "@a:hs", "D2"), token(3, "@b:hs", "D1")]);
-        assert_eq!((count(&store, "device").await, count(&store, "to_device").await), (2, 1));
+        assert_eq!(
+            (count(&store, "device").await, count(&store, "to_device").await),
+            (2, 1)
+        );
     })
     .await;
 }
@@ -268,27 +434,70 @@ async fn merged_submissions_have_the_effect_of_one_after_the_other() {
             access_tokens: vec![token(hash, "@a:hs", "D")],
             ..Rows::default()
         };
-        let logout = || Rows { devices_deleted: vec![("@a:hs".to_owned(), "D".to_owned())], ..Rows::default() };
+        let logout = || Rows {
+            devices_deleted: vec![("@a:hs".to_owned(), "D".to_owned())],
+            ..Rows::default()
+        };
         let state = |nid| current_state::Model {
             room_nid: 1,
             r#type: "m.x".to_owned(),
             state_key: String::new(),
             event_nid: nid,
         };
-        let mut batch = Rows { current_state: vec![state(1)], ..login(1) };
-        batch.merge(Rows { current_state_removed: vec![(1, "m.x".to_owned(), String::new())], ..logout() });
+        let mut batch = Rows {
+            current_state: vec![state(1)],
+            ..login(1)
+        };
+        batch.merge(Rows {
+            current_state_removed: vec![(1, "m.x".to_owned(), String::new())],
+            ..logout()
+        });
         commit(&store, &batch).await.expect("committed");
-        assert_eq!((count(&store, "device").await, count(&store, "access_token").await), (0, 0));
+        assert_eq!(
+            (count(&store, "device").await, count(&store, "access_token").await),
+            (0, 0)
+        );
         assert_eq!(count(&store, "current_state").await, 0);
 
-        let mut batch = Rows { forgotten: vec![(1, "@a:hs".to_owned())], ..logout() };
-        batch.merge(Rows { memberships: vec![membership("@a:hs", 5)], ..login(2) });
+        let mut batch = Rows {
+            forgotten: vec![(1, "@a:hs".to_owned())],
+            ..logout()
+        };
+        batch.merge(Rows {
+            memberships: vec![membership("@a:hs", 5)],
+            ..login(2)
+        });
         commit(&store, &batch).await.expect("committed");
-        assert_eq!((count(&store, "device").await, count(&store, "access_token").await), (1, 1));
-        assert!(!store.membership(1, "@a:hs").await.expect("read").expect("there").forgotten);
+        assert_eq!(
+            (count(&store, "device").await, count(&store, "access_token").await),
+            (1, 1)
+        );
+        assert!(
+            !store
+                .membership(1, "@a:hs")
+                .await
+                .expect("read")
+                .expect("there")
+                .forgotten
+        );
 
-        commit(&store, &Rows { forgotten: vec![(1, "@a:hs".to_owned())], ..Rows::default() }).await.expect("committed");
-        assert!(store.membership(1, "@a:hs").await.expect("read").expect("there").forgotten);
+        commit(
+            &store,
+            &Rows {
+                forgotten: vec![(1, "@a:hs".to_owned())],
+                ..Rows::default()
+            },
+        )
+        .await
+        .expect("committed");
+        assert!(
+            store
+                .membership(1, "@a:hs")
+                .await
+                .expect("read")
+                .expect("there")
+                .forgotten
+        );
     })
     .await;
 }
@@ -297,7 +506,10 @@ async fn merged_submissions_have_the_effect_of_one_after_the_other() {
 async fn readers_cannot_write() {
     each_backend(|db| async move {
         let store = db.store().await;
-        let refused = store.reader().exec("UPDATE journal_head SET epoch = 9", params![]).await;
+        let refused = store
+            .reader()
+            .exec("UPDATE journal_head SET epoch = 9", params![])
+            .await;
         assert!(matches!(refused, Err(StoreError::Driver(_))), "{refused:?}");
     })
     .await;

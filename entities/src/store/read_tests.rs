@@ -1,14 +1,9 @@
 //! The reads, each on both databases.
 
-use super::{
-    Store,
-    event::RelationQuery,
-    journal::Head,
-    rows::Rows,
-};
+use super::{Store, event::RelationQuery, journal::Head, rows::Rows};
 use crate::{
-    account_data, current_state, device_list_change, event, membership, presence, receipt, room, state_group, state_key,
-    stripped_state, testing::each_backend, to_device,
+    account_data, current_state, device_list_change, event, membership, presence, receipt, room, state_group,
+    state_key, stripped_state, testing::each_backend, to_device,
 };
 
 /// An accepted message in `room` whose number is its position.
@@ -36,11 +31,19 @@ fn message(room: i64, pos: i64) -> event::Model {
 }
 
 fn state(room: i64, pos: i64, kind: &str, key: &str) -> event::Model {
-    event::Model { r#type: kind.to_owned(), state_key: Some(key.to_owned()), ..message(room, pos) }
+    event::Model {
+        r#type: kind.to_owned(),
+        state_key: Some(key.to_owned()),
+        ..message(room, pos)
+    }
 }
 
 fn relation(pos: i64, to: &str, rel_type: &str) -> event::Model {
-    event::Model { relates_to: Some(to.to_owned()), rel_type: Some(rel_type.to_owned()), ..message(1, pos) }
+    event::Model {
+        relates_to: Some(to.to_owned()),
+        rel_type: Some(rel_type.to_owned()),
+        ..message(1, pos)
+    }
 }
 
 fn room(nid: i64) -> room::Model {
@@ -67,20 +70,50 @@ fn member(room: i64, user: &str, membership: &str) -> membership::Model {
 
 async fn put(store: &Store, rows: Rows) {
     let head = store.read_head().await.expect("a head");
-    store.commit_batch(Head { batch: head.batch + 1, ..head }, &rows, None).await.expect("the rows are good");
+    store
+        .commit_batch(
+            Head {
+                batch: head.batch + 1,
+                ..head
+            },
+            &rows,
+            None,
+        )
+        .await
+        .expect("the rows are good");
 }
 
 fn positions(events: &[event::Model]) -> Vec<i64> {
-    events.iter().map(|e| e.pos.expect("a timeline has positions")).collect()
+    events
+        .iter()
+        .map(|e| e.pos.expect("a timeline has positions"))
+        .collect()
 }
 
 /// Room 1: history at -2, -1; 1, 2, 4 … 10; soft-failed at 5, an outlier. Room 2: 3 and 12.
 async fn timeline(store: &Store) {
     let mut events: Vec<_> = [-2, -1, 1, 2, 4, 6, 7, 8, 9, 10].map(|pos| message(1, pos)).to_vec();
-    events.push(event::Model { status: 1, ..message(1, 5) });
-    events.push(event::Model { pos: None, status: 3, nid: 99, event_id: "$outlier".to_owned(), ..message(1, 50) });
+    events.push(event::Model {
+        status: 1,
+        ..message(1, 5)
+    });
+    events.push(event::Model {
+        pos: None,
+        status: 3,
+        nid: 99,
+        event_id: "$outlier".to_owned(),
+        ..message(1, 50)
+    });
     events.extend([message(2, 3), message(2, 12)]);
-    put(store, Rows { events, rooms: vec![room(1), room(2)], ..Rows::default() }).await;
+    put(
+        store,
+        Rows {
+            events,
+            rooms: vec![room(1), room(2)],
+            ..Rows::default()
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -89,14 +122,35 @@ async fn a_page_of_a_timeline_lies_between_its_tokens() {
         let store = &db.store().await;
         timeline(store).await;
         let page = async |from, to, backwards, limit| {
-            positions(&store.timeline_page(1, from, to, backwards, limit).await.expect("a page"))
+            positions(
+                &store
+                    .timeline_page(1, from, to, backwards, limit)
+                    .await
+                    .expect("a page"),
+            )
         };
         assert_eq!(page(None, None, true, 3).await, [10, 9, 8]);
-        assert_eq!(page(Some(8), None, true, 2).await, [8, 7], "backwards begins with the token's event");
-        assert_eq!(page(Some(4), Some(-2), true, 10).await, [4, 2, 1, -1], "and ends before the other one's");
+        assert_eq!(
+            page(Some(8), None, true, 2).await,
+            [8, 7],
+            "backwards begins with the token's event"
+        );
+        assert_eq!(
+            page(Some(4), Some(-2), true, 10).await,
+            [4, 2, 1, -1],
+            "and ends before the other one's"
+        );
         assert_eq!(page(None, None, false, 3).await, [-2, -1, 1]);
-        assert_eq!(page(Some(2), None, false, 2).await, [4, 6], "forwards begins after the token's event");
-        assert_eq!(page(Some(2), Some(7), false, 10).await, [4, 6, 7], "and ends with the other one's");
+        assert_eq!(
+            page(Some(2), None, false, 2).await,
+            [4, 6],
+            "forwards begins after the token's event"
+        );
+        assert_eq!(
+            page(Some(2), Some(7), false, 10).await,
+            [4, 6, 7],
+            "and ends with the other one's"
+        );
         assert_eq!(page(Some(2), Some(2), false, 10).await, [] as [i64; 0]);
     })
     .await;
@@ -119,10 +173,16 @@ async fn tails_of_many_rooms_come_at_once() {
         let mut changed = store.rooms_changed_since(&[1, 2, 3], 4, 11).await.expect("rooms");
         changed.sort_unstable();
         assert_eq!(changed, [(1, 10)]);
-        assert_eq!(positions(&store.events_in_range(2, 8, 3).await.expect("events")), [3, 4, 6]);
+        assert_eq!(
+            positions(&store.events_in_range(2, 8, 3).await.expect("events")),
+            [3, 4, 6]
+        );
         assert_eq!(store.earliest_event_pos(1).await, Ok(Some(-2)));
         assert_eq!(store.latest_event_pos(1, 5).await, Ok(Some(5)));
-        assert_eq!((store.earliest_event_pos(9).await, store.latest_event_pos(9, 5).await), (Ok(None), Ok(None)));
+        assert_eq!(
+            (store.earliest_event_pos(9).await, store.latest_event_pos(9, 5).await),
+            (Ok(None), Ok(None))
+        );
     })
     .await;
 }
@@ -137,17 +197,38 @@ async fn events_are_found_by_what_identifies_them() {
             txn_id: Some("t1".to_owned()),
             ..message(1, 20)
         };
-        put(store, Rows { events: vec![sent.clone()], ..Rows::default() }).await;
+        put(
+            store,
+            Rows {
+                events: vec![sent.clone()],
+                ..Rows::default()
+            },
+        )
+        .await;
         assert_eq!(store.event_by_txn("@a:hs", "D", "t1").await, Ok(Some(sent)));
         assert_eq!(store.event_by_txn("@a:hs", "E", "t1").await, Ok(None));
         let outlier = store.event_by_id("$outlier").await.expect("read").expect("there");
         assert_eq!((outlier.nid, outlier.pos), (99, None));
-        assert_eq!(store.events_by_id(&["$e1", "$none", "$outlier"]).await.expect("read").len(), 2);
+        assert_eq!(
+            store
+                .events_by_id(&["$e1", "$none", "$outlier"])
+                .await
+                .expect("read")
+                .len(),
+            2
+        );
         assert_eq!(store.events_by_nid(&[99, 1_001, 5]).await.expect("read").len(), 2);
         let near = async |ts, backwards| {
-            store.event_near_ts(1, ts, backwards, 8).await.expect("read").and_then(|e| e.pos)
+            store
+                .event_near_ts(1, ts, backwards, 8)
+                .await
+                .expect("read")
+                .and_then(|e| e.pos)
         };
-        assert_eq!((near(45, false).await, near(45, true).await, near(80, true).await), (Some(6), Some(4), Some(8)));
+        assert_eq!(
+            (near(45, false).await, near(45, true).await, near(80, true).await),
+            (Some(6), Some(4), Some(8))
+        );
         assert_eq!((near(81, false).await, near(-99, true).await), (None, None));
     })
     .await;
@@ -157,11 +238,28 @@ async fn events_are_found_by_what_identifies_them() {
 async fn relations_are_paged_and_filtered() {
     each_backend(|db| async move {
         let store = &db.store().await;
-        let mut events = vec![message(1, 1), relation(2, "$e1", "m.annotation"), relation(3, "$e1", "m.thread")];
-        events.push(event::Model { r#type: "m.reaction".to_owned(), ..relation(4, "$e1", "m.annotation") });
-        events.push(event::Model { room_nid: 2, ..relation(5, "$e1", "m.annotation") });
+        let mut events = vec![
+            message(1, 1),
+            relation(2, "$e1", "m.annotation"),
+            relation(3, "$e1", "m.thread"),
+        ];
+        events.push(event::Model {
+            r#type: "m.reaction".to_owned(),
+            ..relation(4, "$e1", "m.annotation")
+        });
+        events.push(event::Model {
+            room_nid: 2,
+            ..relation(5, "$e1", "m.annotation")
+        });
         events.push(relation(6, "$e2", "m.annotation"));
-        put(store, Rows { events, ..Rows::default() }).await;
+        put(
+            store,
+            Rows {
+                events,
+                ..Rows::default()
+            },
+        )
+        .await;
         let all = RelationQuery {
             room_nid: 1,
             event_id: "$e1",
@@ -174,14 +272,50 @@ async fn relations_are_paged_and_filtered() {
         };
         let read = async |q: RelationQuery<'static>| positions(&store.relations(&q).await.expect("a page"));
         assert_eq!(read(all.clone()).await, [4, 3, 2]);
-        assert_eq!(read(RelationQuery { backwards: false, limit: 2, ..all.clone() }).await, [2, 3]);
-        assert_eq!(read(RelationQuery { from: Some(3), to: Some(2), ..all.clone() }).await, [3]);
-        assert_eq!(read(RelationQuery { rel_type: Some("m.annotation"), ..all.clone() }).await, [4, 2]);
-        let reactions = RelationQuery { rel_type: Some("m.annotation"), event_type: Some("m.reaction"), ..all };
+        assert_eq!(
+            read(RelationQuery {
+                backwards: false,
+                limit: 2,
+                ..all.clone()
+            })
+            .await,
+            [2, 3]
+        );
+        assert_eq!(
+            read(RelationQuery {
+                from: Some(3),
+                to: Some(2),
+                ..all.clone()
+            })
+            .await,
+            [3]
+        );
+        assert_eq!(
+            read(RelationQuery {
+                rel_type: Some("m.annotation"),
+                ..all.clone()
+            })
+            .await,
+            [4, 2]
+        );
+        let reactions = RelationQuery {
+            rel_type: Some("m.annotation"),
+            event_type: Some("m.reaction"),
+            ..all
+        };
         assert_eq!(read(reactions).await, [4]);
-        assert_eq!(positions(&store.related_to(1, &["$e1", "$e2"], 3).await.expect("read")), [2, 3]);
-        let senders = [(1, "m.reaction".to_owned(), "@a:hs".to_owned()), (2, "m.x".to_owned(), "@a:hs".to_owned())];
-        assert_eq!(positions(&store.events_of_senders(&senders, 5).await.expect("read")), [4]);
+        assert_eq!(
+            positions(&store.related_to(1, &["$e1", "$e2"], 3).await.expect("read")),
+            [2, 3]
+        );
+        let senders = [
+            (1, "m.reaction".to_owned(), "@a:hs".to_owned()),
+            (2, "m.x".to_owned(), "@a:hs".to_owned()),
+        ];
+        assert_eq!(
+            positions(&store.events_of_senders(&senders, 5).await.expect("read")),
+            [4]
+        );
     })
     .await;
 }
@@ -196,7 +330,11 @@ async fn rooms_members_and_state_are_read() {
             state_key: key.to_owned(),
             event_nid: 1_000 + pos,
         };
-        let stripped = stripped_state::Model { room_nid: 2, user_id: "@b:hs".to_owned(), events: "[]".to_owned() };
+        let stripped = stripped_state::Model {
+            room_nid: 2,
+            user_id: "@b:hs".to_owned(),
+            events: "[]".to_owned(),
+        };
         put(
             store,
             Rows {
@@ -207,7 +345,10 @@ async fn rooms_members_and_state_are_read() {
                     state(2, 3, "m.room.member", "@b:hs"),
                     message(1, 4),
                 ],
-                current_state: vec![current(1, 1, "m.room.name", ""), current(1, 2, "m.room.member", "@b:hs")],
+                current_state: vec![
+                    current(1, 1, "m.room.name", ""),
+                    current(1, 2, "m.room.member", "@b:hs"),
+                ],
                 memberships: vec![
                     member(1, "@a:hs", "join"),
                     member(1, "@b:hs", "join"),
@@ -227,7 +368,10 @@ async fn rooms_members_and_state_are_read() {
         let mut state = positions(&store.current_state_events(1).await.expect("state"));
         state.sort_unstable();
         assert_eq!(state, [1, 2]);
-        let names = store.current_state_of_types(&[1, 2], &["m.room.name", "m.room.member"]).await.expect("state");
+        let names = store
+            .current_state_of_types(&[1, 2], &["m.room.name", "m.room.member"])
+            .await
+            .expect("state");
         assert_eq!(positions(&names), [1]);
         assert_eq!(store.memberships_of_room(1).await.expect("members").len(), 3);
         let of_b = store.memberships_of_user("@b:hs", Some(&["invite", "knock"])).await;
@@ -238,7 +382,10 @@ async fn rooms_members_and_state_are_read() {
         assert_eq!(sharing, ["@a:hs", "@b:hs"]);
         assert_eq!(store.joined_counts(&[1, 2]).await, Ok(vec![(1, 2)]));
         assert_eq!(store.stripped_state(2, "@b:hs").await, Ok(Some(stripped)));
-        assert_eq!(positions(&store.member_changes_of_user("@b:hs", 1, 9).await.expect("changes")), [2, 3]);
+        assert_eq!(
+            positions(&store.member_changes_of_user("@b:hs", 1, 9).await.expect("changes")),
+            [2, 3]
+        );
         assert_eq!(positions(&store.state_changes(1, 1, 9).await.expect("changes")), [2]);
         assert_eq!(store.room_head(1).await, Ok(None));
     })
@@ -257,10 +404,22 @@ async fn a_state_group_comes_with_its_ancestors() {
             hash: vec![7, u8::try_from(id % 2).expect("a bit")],
             delta: vec![0, 255, 1],
         };
-        let key = |nid, kind: &str, key: &str| state_key::Model { nid, r#type: kind.to_owned(), state_key: key.to_owned() };
+        let key = |nid, kind: &str, key: &str| state_key::Model {
+            nid,
+            r#type: kind.to_owned(),
+            state_key: key.to_owned(),
+        };
         let keys = vec![key(1, "m.a", ""), key(2, "m.a", "[\"x\", 1]"), key(3, "m.b", "'5'")];
         let groups = vec![group(1, None), group(2, Some(1)), group(3, Some(2)), group(9, Some(8))];
-        put(store, Rows { state_groups: groups, state_keys: keys.clone(), ..Rows::default() }).await;
+        put(
+            store,
+            Rows {
+                state_groups: groups,
+                state_keys: keys.clone(),
+                ..Rows::default()
+            },
+        )
+        .await;
         let chain = store.state_group_chain(3).await.expect("a chain");
         assert_eq!(chain, [group(3, Some(2)), group(2, Some(1)), group(1, None)]);
         assert_eq!(store.state_group_chain(77).await, Ok(vec![]));
@@ -311,7 +470,10 @@ async fn the_rest_of_the_stream_is_read_by_range() {
             device_id: device.to_owned(),
             json: "{}".to_owned(),
         };
-        let list = |pos, user: &str| device_list_change::Model { pos, user_id: user.to_owned() };
+        let list = |pos, user: &str| device_list_change::Model {
+            pos,
+            user_id: user.to_owned(),
+        };
         put(
             store,
             Rows {
@@ -327,11 +489,20 @@ async fn the_rest_of_the_stream_is_read_by_range() {
         assert_eq!(store.receipts_in_room(1, 1, 9).await, Ok(vec![receipt(1, "@b:hs", 2)]));
         assert_eq!(store.receipts_of_rooms(&[1, 2], 1, 9).await.expect("read").len(), 2);
         assert_eq!(store.receipts_of_user("@a:hs", &[1, 2]).await.expect("read").len(), 2);
-        assert_eq!(store.account_data_since("@a:hs", 4, 5).await, Ok(vec![data("!1:hs", "m.x", 5)]));
-        assert_eq!(store.account_data_one("@a:hs", "", "m.x").await, Ok(Some(data("", "m.x", 4))));
+        assert_eq!(
+            store.account_data_since("@a:hs", 4, 5).await,
+            Ok(vec![data("!1:hs", "m.x", 5)])
+        );
+        assert_eq!(
+            store.account_data_one("@a:hs", "", "m.x").await,
+            Ok(Some(data("", "m.x", 4)))
+        );
         assert_eq!(store.account_data_all("@a:hs").await.expect("read").len(), 2);
         assert_eq!(store.presence_since(6, 99).await, Ok(vec![presence("@b:hs", 7)]));
-        assert_eq!(store.presence_of(&["@a:hs", "@x:hs"]).await, Ok(vec![presence("@a:hs", 6)]));
+        assert_eq!(
+            store.presence_of(&["@a:hs", "@x:hs"]).await,
+            Ok(vec![presence("@a:hs", 6)])
+        );
         assert_eq!(store.to_device_page("@a:hs", "D", 99, 1).await, Ok(vec![inbox(8, "D")]));
         assert_eq!(store.to_device_ack("@a:hs", "D", 8).await, Ok(1));
         assert_eq!(store.to_device_page("@a:hs", "D", 99, 5).await, Ok(vec![inbox(9, "D")]));
