@@ -255,6 +255,10 @@ impl Folder {
         let mut command = Command::new(binary());
         command.arg("--config").arg(self.config()).current_dir(&self.0);
         command.stdin(Stdio::null()).stdout(log()).stderr(log());
+        // The server reads settings from its environment; a test's are all in its file.
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SYNAPSE_RUST_")) {
+            command.env_remove(name);
+        }
         command
     }
 
