@@ -14,7 +14,8 @@ use super::{Config, validate};
 /// Prefix of environment variables; the rest is the key's path with `__` for each dot.
 pub const ENV_PREFIX: &str = "SYNAPSE_RUST_";
 
-/// Variables that configure tests, not the server.
+/// Variables that configure tests, not the server: one name, and a prefix.
+const TEST_BINARY: &str = "SYNAPSE_RUST_BIN";
 const TEST_PREFIX: &str = "SYNAPSE_RUST_TEST_";
 
 /// Read when `--config` is not given and it exists.
@@ -57,7 +58,7 @@ impl Environment {
             let Some(rest) = name.strip_prefix(ENV_PREFIX) else {
                 continue;
             };
-            if name.starts_with(TEST_PREFIX) {
+            if name == TEST_BINARY || name.starts_with(TEST_PREFIX) {
                 continue;
             }
             let key = rest.to_ascii_lowercase().replace("__", ".");

@@ -98,6 +98,7 @@ fn the_environment_beats_the_file_and_the_file_the_defaults() {
         ("SYNAPSE_RUST_FEDERATION__ENABLED", "false"),
         ("SYNAPSE_RUST_FEDERATION__IP_RANGE_BLOCKLIST", r#"["10.0.0.0/8"]"#),
         ("SYNAPSE_RUST_TEST_POSTGRES", "not ours"),
+        ("SYNAPSE_RUST_BIN", "not ours"),
         ("OTHER", "not ours either"),
     ]);
     let config = parse("config.toml", text, environment).expect("all of it is good");
