@@ -109,14 +109,14 @@ pub fn without_tests(code: &str) -> String {
     String::from_utf8(kept).expect("blanks take the place of whole items")
 }
 
-/// Is this a file of unit tests beside the code?
+/// Is this a file of unit tests, or of their helpers, beside the code?
 pub fn is_test_file(path: &str) -> bool {
     let stem = path
         .rsplit('/')
         .next()
         .and_then(|name| name.strip_suffix(".rs"))
         .unwrap_or_default();
-    stem == "tests" || stem.ends_with("_tests") || path.contains("/tests/")
+    ["tests", "testing"].contains(&stem) || stem.ends_with("_tests") || path.contains("/tests/")
 }
 
 /// One past the `;` or the closing brace of the item that begins at `from`.
