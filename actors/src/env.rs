@@ -13,6 +13,8 @@ use crate::error::Outcome;
 use crate::key::ServerKey;
 use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
+use crate::session::sync::lazy::LazyMembers;
+use crate::session::sync::unread::UnreadCache;
 use crate::settings::Settings;
 use crate::stream::feed::Feeds;
 use crate::stream::ids::Ids;
@@ -44,6 +46,10 @@ pub struct Env {
     pub feeds: Arc<Feeds>,
     /// What readers share of rooms.
     pub rooms: Arc<RoomCache>,
+    /// Which members each device was sent already.
+    pub lazy: LazyMembers,
+    /// Unread counts.
+    pub unread: UnreadCache,
 }
 
 /// What [`Env::open`] builds from.
@@ -92,6 +98,8 @@ impl Env {
         let rooms = RoomCache::new(store.clone(), ids.clone(), cpu.clone(), server_name.clone(), capacity);
         Ok(Arc::new(Self {
             rooms: Arc::new(rooms),
+            lazy: LazyMembers::default(),
+            unread: UnreadCache::default(),
             ids,
             cpu,
             key: Arc::new(key),

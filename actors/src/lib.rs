@@ -7,6 +7,7 @@ pub mod env;
 pub mod error;
 pub mod hub;
 pub mod key;
+pub mod push;
 pub mod rng;
 pub mod room;
 pub mod session;

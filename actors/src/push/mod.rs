@@ -1,7 +1,6 @@
 //! Push rules applied to events.
 
-use ruma::events::room::power_levels::NotificationPowerLevels;
-use ruma::power_levels::NotificationPowerLevelsKey;
+use ruma::power_levels::NotificationPowerLevels;
 use ruma::push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset};
 use ruma::room_version_rules::RoomPowerLevelsRules;
 use ruma::{Int, OwnedUserId, UInt};
@@ -53,7 +52,9 @@ impl Reader {
             .state_event("m.room.power_levels", "")
             .and_then(|event| event.pdu.content_as().ok())
             .unwrap_or_default();
-        let creators = room.state_event("m.room.create", "").map(|event| event.pdu.sender.clone());
+        let creators = room
+            .state_event("m.room.create", "")
+            .map(|event| event.pdu.sender.clone());
         let rules = RoomPowerLevelsRules::new(&room.rules.authorization, creators);
         ctx = ctx.with_power_levels(PushConditionPowerLevelsCtx::new(
             levels.users,

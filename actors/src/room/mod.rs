@@ -20,3 +20,4 @@ pub mod state_group;
 #[cfg(test)]
 mod testing;
 pub mod typing;
+pub mod visibility;

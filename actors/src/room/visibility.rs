@@ -73,18 +73,33 @@ impl Standing {
             membership: Option<String>,
         }
         let Some(member) = room.state_event("m.room.member", user.as_str()) else {
-            return Self { joined_until: StreamPos(0), joined_since: None };
+            return Self {
+                joined_until: StreamPos(0),
+                joined_since: None,
+            };
         };
         let pos = member.pos.unwrap_or_default();
-        let before = member.unsigned.as_deref().and_then(|text| serde_json::from_str::<Unsigned>(text).ok());
+        let before = member
+            .unsigned
+            .as_deref()
+            .and_then(|text| serde_json::from_str::<Unsigned>(text).ok());
         let was_joined = before
             .and_then(|unsigned| unsigned.prev_content)
             .and_then(|prev| prev.membership)
             .is_some_and(|membership| membership == "join");
         match member.pdu.membership().as_deref() {
-            Some("join") => Self { joined_until: StreamPos(i64::MAX), joined_since: Some(pos) },
-            _ if was_joined => Self { joined_until: pos, joined_since: None },
-            _ => Self { joined_until: StreamPos(0), joined_since: None },
+            Some("join") => Self {
+                joined_until: StreamPos(i64::MAX),
+                joined_since: Some(pos),
+            },
+            _ if was_joined => Self {
+                joined_until: pos,
+                joined_since: None,
+            },
+            _ => Self {
+                joined_until: StreamPos(0),
+                joined_since: None,
+            },
         }
     }
 
@@ -160,7 +175,10 @@ async fn before(rooms: &RoomCache, user: &UserId, event: &StoredEvent) -> Outcom
     };
     let visibility = HistoryVisibility::of(found.first().and_then(|event| event.as_deref()));
     let membership = found.get(1).and_then(|event| event.as_ref()?.pdu.membership());
-    Ok(At { visibility, membership: membership.unwrap_or_else(|| "leave".to_owned()) })
+    Ok(At {
+        visibility,
+        membership: membership.unwrap_or_else(|| "leave".to_owned()),
+    })
 }
 
 /// The visibility that was in force at `event`, where the newest state alone tells: it was set before the event, or

@@ -6,5 +6,6 @@ pub mod commands;
 pub mod data;
 pub mod devices;
 pub mod keys;
+pub mod sync;
 pub mod to_device;
 pub mod view;

@@ -83,17 +83,19 @@ impl Store {
         self.reader().all(&sql, params![db.texts(users)]).await
     }
 
-    /// The oldest messages that wait for a device, at or below `upto`.
+    /// The oldest messages that wait for a device with `after < pos ≤ upto`.
     pub async fn to_device_page(
         &self,
         user_id: &str,
         device_id: &str,
+        after: i64,
         upto: i64,
         limit: u32,
     ) -> Result<Vec<to_device::Model>, StoreError> {
-        let sql = "SELECT * FROM to_device WHERE user_id = $1 AND device_id = $2 AND pos <= $3 ORDER BY pos LIMIT $4";
+        let sql = "SELECT * FROM to_device WHERE user_id = $1 AND device_id = $2 AND pos > $3 AND pos <= $4 \
+                   ORDER BY pos LIMIT $5";
         self.reader()
-            .all(sql, params![user_id, device_id, upto, i64::from(limit)])
+            .all(sql, params![user_id, device_id, after, upto, i64::from(limit)])
             .await
     }
 

@@ -28,7 +28,11 @@ pub async fn block(cx: &Context<'_>, room: &Candidate, _look: &Look, upto: Strea
         timeline::Slice::default()
     };
     slice.events = cx.visible(snapshot, slice.events).await?;
-    let known = if was_joined && !cx.args.full_state { Known::Upto(since) } else { Known::Nothing };
+    let known = if was_joined && !cx.args.full_state {
+        Known::Upto(since)
+    } else {
+        Known::Nothing
+    };
     // Who was never a member sees no state.
     let sees_state = was_joined || slice.events.iter().any(|event| event.pos != Some(room.member_pos));
     let state = if sees_state {
@@ -38,8 +42,14 @@ pub async fn block(cx: &Context<'_>, room: &Candidate, _look: &Look, upto: Strea
     };
     let viewer = cx.viewer();
     let render = |event: &_| client_event(event, &viewer, RoomIdField::Omitted, Extras::default());
-    let state = Events { events: state.iter().map(|event| render(event)).collect() };
-    let (state, state_after) = if cx.args.use_state_after { (None, Some(state)) } else { (Some(state), None) };
+    let state = Events {
+        events: state.iter().map(|event| render(event)).collect(),
+    };
+    let (state, state_after) = if cx.args.use_state_after {
+        (None, Some(state))
+    } else {
+        (Some(state), None)
+    };
     Ok(Some(Left {
         timeline: Timeline {
             events: slice.events.iter().map(|event| render(event)).collect(),

@@ -67,7 +67,10 @@ mod tests {
         let receipts = [receipt("@a:x", "m.read.private", ""), receipt("@b:x", "m.read", "main")];
         let text = receipts_event(&receipts, user_id!("@b:x"), &HashSet::new()).expect("one is left");
         let event: Value = serde_json::from_str(text.get()).expect("json");
-        assert_eq!(event["content"], json!({"$e": {"m.read": {"@b:x": {"ts": 7, "thread_id": "main"}}}}));
+        assert_eq!(
+            event["content"],
+            json!({"$e": {"m.read": {"@b:x": {"ts": 7, "thread_id": "main"}}}})
+        );
         let text = receipts_event(&receipts, user_id!("@a:x"), &HashSet::new()).expect("both are left");
         assert!(text.get().contains("m.read.private"));
     }

@@ -14,21 +14,32 @@ const MAX_LIMIT: usize = 100;
 /// How many timeline events of a room the client wants.
 #[must_use]
 pub fn timeline_limit(filter: &RoomEventFilter) -> usize {
-    filter.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_LIMIT)).min(MAX_LIMIT)
+    filter
+        .limit
+        .map_or(DEFAULT_LIMIT, |limit| {
+            usize::try_from(u64::from(limit)).unwrap_or(MAX_LIMIT)
+        })
+        .min(MAX_LIMIT)
 }
 
 /// Whether the filter leaves the room in at all.
 #[must_use]
 pub fn room_allowed(filter: &FilterDefinition, room: &RoomId) -> bool {
     let rooms = &filter.room;
-    rooms.rooms.as_ref().is_none_or(|allowed| allowed.iter().any(|r| r == room))
+    rooms
+        .rooms
+        .as_ref()
+        .is_none_or(|allowed| allowed.iter().any(|r| r == room))
         && !rooms.not_rooms.iter().any(|r| r == room)
 }
 
 /// Whether a section's filter leaves the room in.
 #[must_use]
 pub fn section_allows_room(filter: &RoomEventFilter, room: &RoomId) -> bool {
-    filter.rooms.as_ref().is_none_or(|allowed| allowed.iter().any(|r| r == room))
+    filter
+        .rooms
+        .as_ref()
+        .is_none_or(|allowed| allowed.iter().any(|r| r == room))
         && !filter.not_rooms.iter().any(|r| r == room)
 }
 
@@ -38,7 +49,10 @@ pub fn event_allowed(filter: &RoomEventFilter, event: &StoredEvent) -> bool {
     let pdu = &event.pdu;
     let sender = pdu.sender.as_str();
     if filter.not_senders.iter().any(|s| s == sender)
-        || filter.senders.as_ref().is_some_and(|allowed| !allowed.iter().any(|s| s == sender))
+        || filter
+            .senders
+            .as_ref()
+            .is_some_and(|allowed| !allowed.iter().any(|s| s == sender))
     {
         return false;
     }
@@ -58,7 +72,10 @@ pub fn event_allowed(filter: &RoomEventFilter, event: &StoredEvent) -> bool {
 pub fn plain_allowed(filter: &Filter, kind: &str, sender: Option<&str>) -> bool {
     if let Some(sender) = sender
         && (filter.not_senders.iter().any(|s| s == sender)
-            || filter.senders.as_ref().is_some_and(|allowed| !allowed.iter().any(|s| s == sender)))
+            || filter
+                .senders
+                .as_ref()
+                .is_some_and(|allowed| !allowed.iter().any(|s| s == sender)))
     {
         return false;
     }
@@ -73,8 +90,12 @@ pub fn type_allowed(types: Option<&[String]>, not_types: &[String], kind: &str) 
 }
 
 fn matches(pattern: &str, text: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut text) = text.strip_prefix(first) else { return false };
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(first) else {
+        return false;
+    };
     let mut parts: Vec<&str> = rest.split('*').collect();
     // `split` answers at least one part.
     let last = parts.pop().unwrap_or_default();
@@ -92,7 +113,10 @@ fn has_url(event: &StoredEvent) -> bool {
     struct Content {
         url: Option<serde::de::IgnoredAny>,
     }
-    event.pdu.content_as::<Content>().is_ok_and(|content| content.url.is_some())
+    event
+        .pdu
+        .content_as::<Content>()
+        .is_ok_and(|content| content.url.is_some())
 }
 
 /// Whether members are loaded lazily, and whether those sent before are sent again.
@@ -100,7 +124,9 @@ fn has_url(event: &StoredEvent) -> bool {
 pub fn lazy(filter: &FilterDefinition) -> Option<Redundant> {
     match filter.room.state.lazy_load_options {
         LazyLoadOptions::Disabled => None,
-        LazyLoadOptions::Enabled { include_redundant_members } => Some(Redundant(include_redundant_members)),
+        LazyLoadOptions::Enabled {
+            include_redundant_members,
+        } => Some(Redundant(include_redundant_members)),
     }
 }
 

@@ -53,7 +53,10 @@ pub fn data_event(row: &account_data::Model) -> Option<Box<RawValue>> {
 fn account_data(cx: &Context<'_>, look: &Look, response: &mut SyncResponse) {
     let filter = &cx.args.filter.account_data;
     let wanted = |kind: &str| plain_allowed(filter, kind, None);
-    let rows = look.account_data.iter().filter(|row| wanted(&row.r#type) && row.r#type != "m.push_rules");
+    let rows = look
+        .account_data
+        .iter()
+        .filter(|row| wanted(&row.r#type) && row.r#type != "m.push_rules");
     response.account_data.events = rows.filter_map(data_event).collect();
     let rules_changed = look.account_data.iter().any(|row| row.r#type == "m.push_rules");
     if (rules_changed || cx.args.since.is_none()) && wanted("m.push_rules") {
@@ -71,13 +74,23 @@ async fn inbox(cx: &Context<'_>, flagged: bool, upto: StreamPos, response: &mut 
         return Ok(());
     }
     let (user, device) = (cx.args.user.as_str(), cx.args.device.as_str());
-    let rows = cx.env.store.to_device_page(user, device, after.0, upto.0, INBOX_PAGE).await?;
+    let rows = cx
+        .env
+        .store
+        .to_device_page(user, device, after.0, upto.0, INBOX_PAGE)
+        .await?;
     let full = rows.len() >= usize::try_from(INBOX_PAGE).unwrap_or(usize::MAX);
     if let (true, Some(last)) = (full, rows.last()) {
-        let token = SyncToken { pos: upto, inbox: StreamPos(last.pos) };
+        let token = SyncToken {
+            pos: upto,
+            inbox: StreamPos(last.pos),
+        };
         response.next_batch = token.to_string();
     }
-    response.to_device.events = rows.into_iter().filter_map(|row| RawValue::from_string(row.json).ok()).collect();
+    response.to_device.events = rows
+        .into_iter()
+        .filter_map(|row| RawValue::from_string(row.json).ok())
+        .collect();
     Ok(())
 }
 
@@ -141,9 +154,15 @@ async fn device_lists(
         changed.extend(rows.into_iter().map(|row| row.user_id));
     }
     changed.extend(moved.arrived.into_iter().filter(|user| sharing.contains(user)));
-    let left = moved.gone.into_iter().filter(|user| !sharing.contains(user) && user != cx.args.user.as_str());
+    let left = moved
+        .gone
+        .into_iter()
+        .filter(|user| !sharing.contains(user) && user != cx.args.user.as_str());
     let parse = |user: String| OwnedUserId::try_from(user).ok();
-    let mut lists = DeviceLists { changed: changed.into_iter().filter_map(parse).collect(), left: left.filter_map(parse).collect() };
+    let mut lists = DeviceLists {
+        changed: changed.into_iter().filter_map(parse).collect(),
+        left: left.filter_map(parse).collect(),
+    };
     lists.changed.sort_unstable();
     lists.left.sort_unstable();
     Ok(lists)
@@ -163,9 +182,15 @@ async fn moved(cx: &Context<'_>, look: &Look, since: StreamPos, upto: StreamPos)
             moved.arrived.extend(joined_users(&room.snapshot));
         } else if room.change.event && changed_members(&room.snapshot, since) {
             for event in cx.env.store.state_changes(room.snapshot.nid.0, since.0, upto.0).await? {
-                let (true, Some(user)) = (event.r#type == "m.room.member", event.state_key) else { continue };
+                let (true, Some(user)) = (event.r#type == "m.room.member", event.state_key) else {
+                    continue;
+                };
                 let joined = <&UserId>::try_from(user.as_str()).is_ok_and(|user| room.snapshot.is_joined(user));
-                if joined { moved.arrived.insert(user) } else { moved.gone.insert(user) };
+                if joined {
+                    moved.arrived.insert(user)
+                } else {
+                    moved.gone.insert(user)
+                };
             }
         }
     }
@@ -178,14 +203,19 @@ async fn moved(cx: &Context<'_>, look: &Look, since: StreamPos, upto: StreamPos)
 fn joined_users(room: &crate::room::snapshot::RoomSnapshot) -> Vec<String> {
     let members = room.state_of_kind("m.room.member");
     let joined = members.filter(|event| event.pdu.membership().as_deref() == Some("join"));
-    joined.filter_map(|event| event.pdu.state_key.as_deref().map(str::to_owned)).collect()
+    joined
+        .filter_map(|event| event.pdu.state_key.as_deref().map(str::to_owned))
+        .collect()
 }
 
 /// Whether a member event may lie after `since`: told by the tail of the timeline, else assumed.
 fn changed_members(room: &crate::room::snapshot::RoomSnapshot, since: StreamPos) -> bool {
     let covered = room.timeline_complete || room.timeline.front().is_some_and(|e| e.pos.is_some_and(|p| p <= since));
     !covered
-        || room.timeline.iter().rev().take_while(|event| event.pos.is_some_and(|pos| pos > since)).any(|event| {
-            event.pdu.kind == ruma::events::TimelineEventType::RoomMember
-        })
+        || room
+            .timeline
+            .iter()
+            .rev()
+            .take_while(|event| event.pos.is_some_and(|pos| pos > since))
+            .any(|event| event.pdu.kind == ruma::events::TimelineEventType::RoomMember)
 }

@@ -32,12 +32,16 @@ const STRIPPED: [&str; 8] = [
 /// `Unavailable` when the database does not answer.
 pub async fn blocks(cx: &Context<'_>, look: &Look, response: &mut SyncResponse) -> Outcome<()> {
     for pending in &look.pending {
-        let Ok(room_id) = OwnedRoomId::try_from(pending.room_id.as_str()) else { continue };
+        let Ok(room_id) = OwnedRoomId::try_from(pending.room_id.as_str()) else {
+            continue;
+        };
         let ignored = OwnedUserId::try_from(pending.sender.as_str()).is_ok_and(|s| cx.view.ignored.contains(&s));
         if ignored || !room_allowed(&cx.args.filter, &room_id) {
             continue;
         }
-        let events = Events { events: stripped(cx, pending).await? };
+        let events = Events {
+            events: stripped(cx, pending).await?,
+        };
         if pending.membership == "knock" {
             response.rooms.knock.insert(room_id, Knocked { knock_state: events });
         } else {
@@ -51,7 +55,11 @@ async fn stripped(cx: &Context<'_>, pending: &Pending) -> Outcome<Vec<Box<RawVal
     if let Some(stored) = stored(cx, pending.nid).await? {
         return Ok(stored);
     }
-    Ok(cx.room(pending.nid).await?.map(|room| stripped_state(&room, &cx.args.user)).unwrap_or_default())
+    Ok(cx
+        .room(pending.nid)
+        .await?
+        .map(|room| stripped_state(&room, &cx.args.user))
+        .unwrap_or_default())
 }
 
 /// What came with an invite over federation.
@@ -64,7 +72,10 @@ async fn stored(cx: &Context<'_>, nid: RoomNid) -> Outcome<Option<Vec<Box<RawVal
 /// of who invited it.
 #[must_use]
 pub fn stripped_state(room: &RoomSnapshot, user: &ruma::UserId) -> Vec<Box<RawValue>> {
-    let mut events: Vec<Arc<_>> = STRIPPED.iter().filter_map(|kind| room.state_event(kind, "").cloned()).collect();
+    let mut events: Vec<Arc<_>> = STRIPPED
+        .iter()
+        .filter_map(|kind| room.state_event(kind, "").cloned())
+        .collect();
     if let Some(own) = room.state_event("m.room.member", user.as_str()) {
         if own.pdu.sender != user {
             events.extend(room.state_event("m.room.member", own.pdu.sender.as_str()).cloned());

@@ -23,7 +23,11 @@ pub async fn block(cx: &Context<'_>, room: &Candidate, look: &Look, upto: Stream
     // Newly joined: the room is shown as in a first sync. A changed profile is a member event too, so look behind it.
     let newly = cx.args.since.is_some() && room.member_pos > since && !was_joined(cx, room, since).await?;
     let from_scratch = cx.args.since.is_none() || newly;
-    let known = if from_scratch || cx.args.full_state { Known::Nothing } else { Known::Upto(since) };
+    let known = if from_scratch || cx.args.full_state {
+        Known::Nothing
+    } else {
+        Known::Upto(since)
+    };
     let filter = &cx.args.filter.room.timeline;
     let lower = if from_scratch { StreamPos(i64::MIN) } else { since };
     let mut slice = if section_allows_room(filter, &snapshot.room_id) {
@@ -42,10 +46,16 @@ pub async fn block(cx: &Context<'_>, room: &Candidate, look: &Look, upto: Stream
     };
     let viewer = cx.viewer();
     let render = |event: &_| client_event(event, &viewer, RoomIdField::Omitted, Extras::default());
-    let state = Events { events: state.iter().map(|event| render(event)).collect() };
+    let state = Events {
+        events: state.iter().map(|event| render(event)).collect(),
+    };
     let members_moved =
         from_scratch || slice.limited || slice.events.iter().any(|e| e.pdu.kind.to_string() == "m.room.member");
-    let (state, state_after) = if cx.args.use_state_after { (None, Some(state)) } else { (Some(state), None) };
+    let (state, state_after) = if cx.args.use_state_after {
+        (None, Some(state))
+    } else {
+        (Some(state), None)
+    };
     let mut block = Joined {
         timeline: Timeline {
             events: slice.events.iter().map(|event| render(event)).collect(),
@@ -87,7 +97,11 @@ async fn was_joined(cx: &Context<'_>, room: &Candidate, since: StreamPos) -> Out
         return Ok(false);
     }
     // Left and came back in between: events of the absence are not for this user.
-    let changes = cx.env.store.member_changes_of_user(cx.args.user.as_str(), since.0, room.member_pos.0).await?;
+    let changes = cx
+        .env
+        .store
+        .member_changes_of_user(cx.args.user.as_str(), since.0, room.member_pos.0)
+        .await?;
     let away = |row: &entities::event::Model| row.room_nid == room.snapshot.nid.0 && !row.json.contains("\"join\"");
     Ok(!changes.iter().any(away))
 }
@@ -96,10 +110,16 @@ fn account_data(cx: &Context<'_>, room: &Candidate, look: &Look) -> Events {
     let filter = &cx.args.filter.room.account_data;
     let rows = look.room_data.get(room.snapshot.room_id.as_str());
     let rows = rows.filter(|_| section_allows_room(filter, &room.snapshot.room_id));
-    let wanted = |row: &&entities::account_data::Model| {
-        type_allowed(filter.types.as_deref(), &filter.not_types, &row.r#type)
-    };
-    Events { events: rows.into_iter().flatten().filter(wanted).filter_map(super::global::data_event).collect() }
+    let wanted =
+        |row: &&entities::account_data::Model| type_allowed(filter.types.as_deref(), &filter.not_types, &row.r#type);
+    Events {
+        events: rows
+            .into_iter()
+            .flatten()
+            .filter(wanted)
+            .filter_map(super::global::data_event)
+            .collect(),
+    }
 }
 
 fn ephemeral(cx: &Context<'_>, room: &Candidate, look: &Look, from_scratch: bool) -> Events {

@@ -17,7 +17,9 @@ pub struct LazyMembers {
 
 impl Default for LazyMembers {
     fn default() -> Self {
-        Self { sent: Cache::new(20_000) }
+        Self {
+            sent: Cache::new(20_000),
+        }
     }
 }
 
@@ -27,7 +29,9 @@ impl LazyMembers {
         let key = (user.to_owned(), device.to_owned(), room);
         let sent = self.sent.get_with(key, Arc::default);
         // A set is whole between any two of its operations.
-        sent.lock().unwrap_or_else(PoisonError::into_inner).insert(member.to_owned())
+        sent.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(member.to_owned())
     }
 
     /// The device starts afresh with this room.

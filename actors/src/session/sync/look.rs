@@ -49,8 +49,6 @@ pub struct Look {
     pub room_data: RoomData,
     /// Global account data to show.
     pub account_data: Vec<account_data::Model>,
-    /// Whether somebody joined or left one of the rooms, the user included.
-    pub members_moved: bool,
 }
 
 /// Finds the rooms. With `changes` nothing but those named there is looked at.
@@ -68,18 +66,14 @@ pub async fn around(cx: &Context<'_>, changes: Option<&Changes>, upto: StreamPos
 }
 
 /// The rooms that the feed names.
-async fn named(
-    cx: &Context<'_>,
-    changes: &Changes,
-    since: StreamPos,
-    upto: StreamPos,
-    look: &mut Look,
-) -> Outcome<()> {
+async fn named(cx: &Context<'_>, changes: &Changes, since: StreamPos, upto: StreamPos, look: &mut Look) -> Outcome<()> {
     let mut rooms: HashMap<RoomNid, RoomChange> = changes.rooms.clone();
     if changes.account_data || changes.room_account_data {
         account_data(cx, Some(since), upto, look).await?;
         for room_id in look.room_data.keys() {
-            let Ok(room_id) = ruma::OwnedRoomId::try_from(room_id.as_str()) else { continue };
+            let Ok(room_id) = ruma::OwnedRoomId::try_from(room_id.as_str()) else {
+                continue;
+            };
             if let Some(room) = cx.env.rooms.view(&room_id).await? {
                 rooms.entry(room.nid).or_default().account_data = true;
             }
@@ -94,14 +88,35 @@ async fn named(
         let nid = snapshot.nid;
         let recent = member_pos > since;
         match membership.as_str() {
-            "join" => push_joined(cx, look, Candidate { snapshot, change, member_pos }),
+            "join" => push_joined(
+                cx,
+                look,
+                Candidate {
+                    snapshot,
+                    change,
+                    member_pos,
+                },
+            ),
             "invite" | "knock" if recent => {
                 let sender = snapshot.state_event("m.room.member", cx.args.user.as_str());
                 let sender = sender.map(|event| event.pdu.sender.to_string()).unwrap_or_default();
-                look.pending.push(Pending { nid, room_id: snapshot.room_id.to_string(), sender, membership });
+                look.pending.push(Pending {
+                    nid,
+                    room_id: snapshot.room_id.to_string(),
+                    sender,
+                    membership,
+                });
             }
             "leave" | "ban" if recent && !change.forgotten => {
-                push_departed(cx, look, Candidate { snapshot, change, member_pos });
+                push_departed(
+                    cx,
+                    look,
+                    Candidate {
+                        snapshot,
+                        change,
+                        member_pos,
+                    },
+                );
             }
             _ => {}
         }
@@ -118,7 +133,9 @@ async fn pending_elsewhere(
     look: &mut Look,
 ) -> Outcome<()> {
     let row = cx.env.store.membership(nid.0, cx.args.user.as_str()).await?;
-    let Some(row) = row.filter(|row| row.pos > since.0 && row.pos <= upto.0) else { return Ok(()) };
+    let Some(row) = row.filter(|row| row.pos > since.0 && row.pos <= upto.0) else {
+        return Ok(());
+    };
     let rooms = cx.env.store.rooms_by_nid(&[nid.0]).await?;
     if let Some(room) = rooms.into_iter().next() {
         push_pending(look, row, room);
@@ -170,7 +187,14 @@ async fn everywhere(cx: &Context<'_>, since: Option<StreamPos>, upto: StreamPos,
             _ => recent,
         };
         if keep {
-            chosen.push((row, room, change.unwrap_or(RoomChange { event: complete, ..RoomChange::default() })));
+            chosen.push((
+                row,
+                room,
+                change.unwrap_or(RoomChange {
+                    event: complete,
+                    ..RoomChange::default()
+                }),
+            ));
         }
     }
     for (row, room, change) in chosen {
@@ -182,10 +206,26 @@ async fn everywhere(cx: &Context<'_>, since: Option<StreamPos>, upto: StreamPos,
         };
         let (membership, member_pos) = membership_upto(cx, &snapshot, &cx.args.user, upto).await?;
         match membership.as_str() {
-            "join" => push_joined(cx, look, Candidate { snapshot, change, member_pos }),
+            "join" => push_joined(
+                cx,
+                look,
+                Candidate {
+                    snapshot,
+                    change,
+                    member_pos,
+                },
+            ),
             "invite" | "knock" => push_pending(look, membership::Model { membership, ..row }, room),
             _ if member_pos > StreamPos(0) && (member_pos > floor || since.is_none()) => {
-                push_departed(cx, look, Candidate { snapshot, change, member_pos });
+                push_departed(
+                    cx,
+                    look,
+                    Candidate {
+                        snapshot,
+                        change,
+                        member_pos,
+                    },
+                );
             }
             _ => {}
         }
@@ -216,14 +256,13 @@ async fn changed_rooms(
     Ok(changed)
 }
 
-async fn account_data(
-    cx: &Context<'_>,
-    since: Option<StreamPos>,
-    upto: StreamPos,
-    look: &mut Look,
-) -> Outcome<()> {
+async fn account_data(cx: &Context<'_>, since: Option<StreamPos>, upto: StreamPos, look: &mut Look) -> Outcome<()> {
     let since = since.unwrap_or_default();
-    let rows = cx.env.store.account_data_since(cx.args.user.as_str(), since.0, upto.0).await?;
+    let rows = cx
+        .env
+        .store
+        .account_data_since(cx.args.user.as_str(), since.0, upto.0)
+        .await?;
     for row in rows {
         if row.room_id.is_empty() {
             look.account_data.push(row);

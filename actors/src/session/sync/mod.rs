@@ -74,18 +74,29 @@ pub async fn compute(
     feed: &UserFeed,
     upto: StreamPos,
 ) -> Outcome<SyncResponse> {
-    let cx = Context { env, args, view, now: env.clock.now_ms() };
+    let cx = Context {
+        env,
+        args,
+        view,
+        now: env.clock.now_ms(),
+    };
     let changes = match args.since {
         Some(since) if !args.full_state => feed.changes(since, upto),
         _ => None,
     };
-    let mut response = SyncResponse { next_batch: Token::Live(upto).to_string(), ..SyncResponse::default() };
+    let mut response = SyncResponse {
+        next_batch: Token::Live(upto).to_string(),
+        ..SyncResponse::default()
+    };
     if let Some(device) = view.devices.get(&args.device) {
         response.device_one_time_keys_count = device.one_time_key_counts.clone();
         response.device_unused_fallback_key_types = device.unused_fallback_key_types.clone();
     }
     // Clients take a missing algorithm for "no news": nothing uploaded yet is told as zero.
-    response.device_one_time_keys_count.entry("signed_curve25519".to_owned()).or_insert(0);
+    response
+        .device_one_time_keys_count
+        .entry("signed_curve25519".to_owned())
+        .or_insert(0);
     if changes.as_ref().is_some_and(Changes::is_empty) {
         return Ok(response);
     }
@@ -107,7 +118,11 @@ pub async fn compute(
 
 impl Context<'_> {
     fn viewer(&self) -> Viewer {
-        Viewer { user: self.args.user.clone(), device: Some(self.args.device.clone()), now: self.now }
+        Viewer {
+            user: self.args.user.clone(),
+            device: Some(self.args.device.clone()),
+            now: self.now,
+        }
     }
 
     /// Messages of ignored users are not shown; their state events are.
@@ -127,11 +142,19 @@ impl Context<'_> {
         after: StreamPos,
         limit: u32,
     ) -> Outcome<Vec<Arc<StoredEvent>>> {
-        self.env.rooms.timeline_range(room.nid, Some(from.0), Some(after.0), limit, true).await
+        self.env
+            .rooms
+            .timeline_range(room.nid, Some(from.0), Some(after.0), limit, true)
+            .await
     }
 
     async fn first_after(&self, room: &RoomSnapshot, pos: StreamPos) -> Outcome<Option<Arc<StoredEvent>>> {
-        Ok(self.env.rooms.timeline_range(room.nid, Some(pos.0), None, 1, false).await?.pop())
+        Ok(self
+            .env
+            .rooms
+            .timeline_range(room.nid, Some(pos.0), None, 1, false)
+            .await?
+            .pop())
     }
 
     async fn visible(&self, room: &RoomSnapshot, events: Vec<Arc<StoredEvent>>) -> Outcome<Vec<Arc<StoredEvent>>> {
@@ -148,7 +171,9 @@ async fn membership_upto(
 ) -> Outcome<(String, StreamPos)> {
     let of = |event: Option<&Arc<StoredEvent>>| {
         let pos = event.and_then(|event| event.pos).unwrap_or_default();
-        let membership = event.and_then(|event| event.pdu.membership()).unwrap_or_else(|| "leave".to_owned());
+        let membership = event
+            .and_then(|event| event.pdu.membership())
+            .unwrap_or_else(|| "leave".to_owned());
         (membership, pos)
     };
     let (membership, pos) = of(room.state_event("m.room.member", user.as_str()));

@@ -74,7 +74,11 @@ async fn whole(cx: &Context<'_>, room: &RoomSnapshot, group: StateGroupId) -> Ou
         return Ok(entries.map(|(_, entry)| entry.event.clone()).collect());
     }
     let state = cx.env.rooms.state_at_group(group).await?;
-    Ok(state.iter().filter(|(key, _)| wanted(key)).map(|(_, event)| event.clone()).collect())
+    Ok(state
+        .iter()
+        .filter(|(key, _)| wanted(key))
+        .map(|(_, event)| event.clone())
+        .collect())
 }
 
 /// What `target` has and `base` has not.
@@ -82,8 +86,15 @@ async fn changed(cx: &Context<'_>, base: StateGroupId, target: StateGroupId) -> 
     if base == target {
         return Ok(Vec::new());
     }
-    let (base, target) = (cx.env.rooms.state_map(base).await?, cx.env.rooms.state_map(target).await?);
-    let new = target.entries().iter().filter(|(key, event)| base.get(*key) != Some(*event));
+    let (base, target) = (
+        cx.env.rooms.state_map(base).await?,
+        cx.env.rooms.state_map(target).await?,
+    );
+    let new = target
+        .0
+        .entries()
+        .iter()
+        .filter(|(key, event)| base.0.get(*key) != Some(*event));
     let nids: Vec<_> = new.map(|(_, event)| *event).collect();
     Ok(cx.env.rooms.events(&nids).await?.into_values().collect())
 }
@@ -110,13 +121,22 @@ async fn members(
     }
     let sent: HashSet<_> = have.iter().chain(&slice.events).map(|event| event.nid).collect();
     let member = Arc::<str>::from("m.room.member");
-    let keys: Vec<StateKey> = users.iter().map(|user| (member.clone(), Arc::from(user.as_str()))).collect();
+    let keys: Vec<StateKey> = users
+        .iter()
+        .map(|user| (member.clone(), Arc::from(user.as_str())))
+        .collect();
     let found = if group == room.state_group {
-        keys.iter().map(|key| room.state.get(key).map(|entry| entry.event.clone())).collect()
+        keys.iter()
+            .map(|key| room.state.get(key).map(|entry| entry.event.clone()))
+            .collect()
     } else {
         cx.env.rooms.state_events_at(group, &keys).await?
     };
-    Ok(found.into_iter().flatten().filter(|event| !sent.contains(&event.nid)).collect())
+    Ok(found
+        .into_iter()
+        .flatten()
+        .filter(|event| !sent.contains(&event.nid))
+        .collect())
 }
 
 /// The state group after everything up to `upto`.
@@ -128,10 +148,16 @@ pub async fn group_upto(cx: &Context<'_>, room: &RoomSnapshot, upto: StreamPos) 
         return Ok(room.state_group);
     }
     // The state before the first event after `upto` is the state after everything up to it.
-    let covered =
-        room.timeline_complete || room.timeline.front().is_some_and(|event| event.pos.is_some_and(|pos| pos <= upto));
+    let covered = room.timeline_complete
+        || room
+            .timeline
+            .front()
+            .is_some_and(|event| event.pos.is_some_and(|pos| pos <= upto));
     let after = if covered {
-        room.timeline.iter().find(|event| event.pos.is_some_and(|pos| pos > upto)).cloned()
+        room.timeline
+            .iter()
+            .find(|event| event.pos.is_some_and(|pos| pos > upto))
+            .cloned()
     } else {
         cx.first_after(room, upto).await?
     };

@@ -21,7 +21,11 @@ fn named(room: &RoomSnapshot) -> bool {
     let text = |kind: &str, field: &str| {
         let event = room.state_event(kind, "")?;
         let content: serde_json::Value = event.pdu.content_as().ok()?;
-        content.get(field)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+        content
+            .get(field)?
+            .as_str()
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
     };
     text("m.room.name", "name").is_some() || text("m.room.canonical_alias", "alias").is_some()
 }
@@ -31,7 +35,12 @@ fn heroes(room: &RoomSnapshot, user: &UserId) -> Vec<OwnedUserId> {
     let mut present = Vec::new();
     let mut gone = Vec::new();
     for event in room.state_of_kind("m.room.member") {
-        let Some(member) = event.pdu.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok()) else {
+        let Some(member) = event
+            .pdu
+            .state_key
+            .as_deref()
+            .and_then(|key| <&UserId>::try_from(key).ok())
+        else {
             continue;
         };
         if member == user {

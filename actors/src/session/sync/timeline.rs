@@ -32,8 +32,16 @@ impl Slice {
     /// The token to page back from.
     #[must_use]
     pub fn prev_batch(&self, since: StreamPos) -> String {
-        match self.start.as_ref().and_then(|event| Some((event.pdu.depth, event.pos?))) {
-            Some((depth, pos)) => Token::History { depth, pos: StreamPos(pos.0 - 1) }.to_string(),
+        match self
+            .start
+            .as_ref()
+            .and_then(|event| Some((event.pdu.depth, event.pos?)))
+        {
+            Some((depth, pos)) => Token::History {
+                depth,
+                pos: StreamPos(pos.0 - 1),
+            }
+            .to_string(),
             None => Token::Live(since).to_string(),
         }
     }
@@ -51,8 +59,21 @@ pub async fn slice(
     filter: &RoomEventFilter,
     limit: usize,
 ) -> Outcome<Slice> {
-    let mut taken = Taken { events: Vec::new(), start: None, limit, filter, cx, more: false };
-    let tail: Vec<_> = room.timeline.iter().filter(|e| e.is_between(since, upto)).rev().cloned().collect();
+    let mut taken = Taken {
+        events: Vec::new(),
+        start: None,
+        limit,
+        filter,
+        cx,
+        more: false,
+    };
+    let tail: Vec<_> = room
+        .timeline
+        .iter()
+        .filter(|e| e.is_between(since, upto))
+        .rev()
+        .cloned()
+        .collect();
     let oldest = room.timeline.front().and_then(|event| event.pos);
     let mut full = taken.take(tail);
     let covered = room.timeline_complete || oldest.is_some_and(|pos| pos <= since);
@@ -61,7 +82,10 @@ pub async fn slice(
         for page in 0.. {
             let events = cx.page_back(room, from, since, PAGE).await?;
             let last = events.len() < PAGE as usize;
-            from = events.last().and_then(|event| event.pos).map_or(since, |pos| StreamPos(pos.0 - 1));
+            from = events
+                .last()
+                .and_then(|event| event.pos)
+                .map_or(since, |pos| StreamPos(pos.0 - 1));
             full = taken.take(events);
             if full || last {
                 break;
@@ -73,7 +97,11 @@ pub async fn slice(
         }
     }
     taken.events.reverse();
-    Ok(Slice { events: taken.events, limited: taken.more, start: taken.start })
+    Ok(Slice {
+        events: taken.events,
+        limited: taken.more,
+        start: taken.start,
+    })
 }
 
 struct Taken<'a, 'c> {

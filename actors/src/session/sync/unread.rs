@@ -30,7 +30,9 @@ pub struct UnreadCache {
 
 impl Default for UnreadCache {
     fn default() -> Self {
-        Self { rooms: Cache::new(50_000) }
+        Self {
+            rooms: Cache::new(50_000),
+        }
     }
 }
 
@@ -106,11 +108,15 @@ impl UnreadCache {
         let key = (cx.args.user.clone(), room.snapshot.nid);
         let state = self.rooms.get_with(key, Arc::default);
         let mut state = state.lock().await;
-        if !state.loaded || room.change.receipt {
+        if !state.loaded || room.change.receipt || cx.args.since.is_none() {
             let nid = room.snapshot.nid.0;
             state.marks = Marks::of(&cx.env.store.receipts_of_user(cx.args.user.as_str(), &[nid]).await?);
         }
-        let floor = if state.loaded { state.upto } else { state.marks.everything.max(room.member_pos) };
+        let floor = if state.loaded {
+            state.upto
+        } else {
+            state.marks.everything.max(room.member_pos)
+        };
         if upto > floor {
             state.loaded = true;
             let events = unseen(cx, room, floor, upto).await?;
@@ -124,7 +130,12 @@ impl UnreadCache {
 
     /// Forgets what was counted: the user's push rules changed.
     pub fn forget(&self, user: &OwnedUserId) {
-        let stale: Vec<_> = self.rooms.iter().filter(|(key, _)| key.0 == *user).map(|(key, _)| key).collect();
+        let stale: Vec<_> = self
+            .rooms
+            .iter()
+            .filter(|(key, _)| key.0 == *user)
+            .map(|(key, _)| key)
+            .collect();
         for key in stale {
             self.rooms.invalidate(&*key);
         }
@@ -152,14 +163,22 @@ async fn unseen(
     upto: StreamPos,
 ) -> Outcome<Vec<Arc<StoredEvent>>> {
     let tail = &room.snapshot.timeline;
-    let mut events: Vec<_> = tail.iter().rev().filter(|event| event.is_between(floor, upto)).cloned().collect();
+    let mut events: Vec<_> = tail
+        .iter()
+        .rev()
+        .filter(|event| event.is_between(floor, upto))
+        .cloned()
+        .collect();
     let oldest = tail.front().and_then(|event| event.pos);
     if !room.snapshot.timeline_complete && oldest.is_none_or(|pos| pos > floor) {
         let mut from = oldest.map_or(upto, |pos| StreamPos(pos.0 - 1)).min(upto);
         while events.len() < MAX_SCAN {
             let page = cx.page_back(&room.snapshot, from, floor, PAGE).await?;
             let last = page.len() < PAGE as usize;
-            from = page.last().and_then(|event| event.pos).map_or(floor, |pos| StreamPos(pos.0 - 1));
+            from = page
+                .last()
+                .and_then(|event| event.pos)
+                .map_or(floor, |pos| StreamPos(pos.0 - 1));
             events.extend(page);
             if last {
                 break;
@@ -186,6 +205,10 @@ async fn note(cx: &Context<'_>, room: &Candidate, events: &[Arc<StoredEvent>], s
         if state.notes.len() == MAX_NOTES {
             state.notes.pop_front();
         }
-        state.notes.push_back(Note { pos, thread, highlight: actions.highlight });
+        state.notes.push_back(Note {
+            pos,
+            thread,
+            highlight: actions.highlight,
+        });
     }
 }
