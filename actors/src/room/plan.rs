@@ -33,8 +33,8 @@ pub use finish::Published;
 /// At most this many drafts are planned together.
 pub const BATCH_EVENTS: usize = 50;
 
-/// Who sent it, from which device, with which transaction id.
-pub type TxnKey = (OwnedUserId, String, String);
+/// Who sent it, from which device, with which transaction id, of which type: a transaction id belongs to one path.
+pub type TxnKey = (OwnedUserId, String, String, String);
 
 /// This server, as the origin of events.
 #[derive(Clone)]
@@ -78,9 +78,7 @@ impl Needs {
         let mut needs = Self::default();
         for draft in drafts {
             needs.nids += 2;
-            if let Some((device, txn)) = &draft.txn {
-                needs.txns.push((draft.sender.clone(), device.clone(), txn.clone()));
-            }
+            needs.txns.extend(work::txn_key(draft));
             if let Some(state_key) = &draft.state_key {
                 let key: StateKey = (Arc::from(draft.kind.as_str()), Arc::from(state_key.as_str()));
                 // An entry of the current state knows its number.

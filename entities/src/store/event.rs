@@ -56,18 +56,19 @@ impl Store {
             .await
     }
 
-    /// The event a device has sent to a room with a transaction id.
+    /// The event of this type that a device has sent to a room with a transaction id.
     pub async fn event_by_txn(
         &self,
         room_nid: i64,
+        kind: &str,
         sender: &str,
         device_id: &str,
         txn_id: &str,
     ) -> Result<Option<event::Model>, StoreError> {
         let sql = "SELECT * FROM event WHERE room_nid = $1 AND sender = $2 AND device_id = $3 AND txn_id = $4 \
-                   AND txn_id IS NOT NULL";
+                   AND type = $5 AND txn_id IS NOT NULL";
         self.reader()
-            .one(sql, params![room_nid, sender, device_id, txn_id])
+            .one(sql, params![room_nid, sender, device_id, txn_id, kind])
             .await
     }
 

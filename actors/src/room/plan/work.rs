@@ -410,9 +410,10 @@ fn standing<'a>(room: &'a RoomSnapshot, draft: &Draft) -> Option<&'a Arc<StoredE
     (draft.kind == "m.room.member" || room.is_joined(&draft.sender)).then_some(standing)
 }
 
-fn txn_key(draft: &Draft) -> Option<TxnKey> {
+/// What tells the draft's transaction from others.
+pub(super) fn txn_key(draft: &Draft) -> Option<TxnKey> {
     let (device, txn) = draft.txn.as_ref()?;
-    Some((draft.sender.clone(), device.clone(), txn.clone()))
+    Some((draft.sender.clone(), device.clone(), txn.clone(), draft.kind.clone()))
 }
 
 /// What the readers of a state event learn about the one it replaced.
