@@ -152,7 +152,10 @@ pub(super) async fn prefetch(env: &Arc<Env>, room: &RoomSnapshot, needs: &Needs)
     let mut seen = HashSet::new();
     let txns = needs.txns.iter().filter(|key| seen.insert(*key)).map(|key| async move {
         let (sender, device, txn, kind) = key;
-        let row = env.store.event_by_txn(room.nid.0, kind, sender.as_str(), device, txn).await?;
+        let row = env
+            .store
+            .event_by_txn(room.nid.0, kind, sender.as_str(), device, txn)
+            .await?;
         let found = row.and_then(|row| ruma::EventId::parse(row.event_id).ok());
         Outcome::Ok(found.map(|id| (key.clone(), id)))
     });

@@ -20,7 +20,11 @@ const VERSIONS: [&str; 12] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10",
 
 fn origin(seed: u64) -> Origin {
     let key = Arc::new(ServerKey::new(&[7; 32], "a"));
-    Origin { server: "x".try_into().expect("a server name"), key, rng: Rng::seeded(seed) }
+    Origin {
+        server: "x".try_into().expect("a server name"),
+        key,
+        rng: Rng::seeded(seed),
+    }
 }
 
 fn raw(value: &Value) -> Box<serde_json::value::RawValue> {
@@ -50,7 +54,13 @@ fn built(request: &Request) -> Outcome<NewRoom> {
     create::build(&Options {
         request,
         creator: &alice(),
-        profiles: &HashMap::from([(alice(), Profile { displayname: Some("Alice".to_owned()), avatar_url: None })]),
+        profiles: &HashMap::from([(
+            alice(),
+            Profile {
+                displayname: Some("Alice".to_owned()),
+                avatar_url: None,
+            },
+        )]),
         default_version: &RoomVersionId::V11,
         now: 1_000,
         origin: &origin(1),
@@ -64,11 +74,12 @@ fn request(version: &str, more: Value) -> Request {
         request.preset = Some(preset.into());
     }
     if let Some(over) = more.get("power_level_content_override") {
-        request.power_level_content_override =
-            Some(ruma::serde::Raw::from_json(raw(over)));
+        request.power_level_content_override = Some(ruma::serde::Raw::from_json(raw(over)));
     }
     for user in more["invite"].as_array().into_iter().flatten() {
-        request.invite.push(user.as_str().expect("a user id").try_into().expect("a user id"));
+        request
+            .invite
+            .push(user.as_str().expect("a user id").try_into().expect("a user id"));
     }
     request.name = more["name"].as_str().map(str::to_owned);
     request.topic = more["topic"].as_str().map(str::to_owned);
@@ -96,7 +107,9 @@ impl World {
             now: 2_000,
             last: None,
         };
-        let append = Append { drafts: new.create.drafts };
+        let append = Append {
+            drafts: new.create.drafts,
+        };
         world.prefetch(&append.drafts);
         world.intern(&(Arc::from("m.room.create"), Arc::from("")));
         let input = Input {
@@ -113,7 +126,10 @@ impl World {
 
     fn intern(&mut self, key: &StateKey) {
         let next = self.prefetched.state_keys.len() as i64 + 1;
-        self.prefetched.state_keys.entry(key.clone()).or_insert((StateKeyNid(next), false));
+        self.prefetched
+            .state_keys
+            .entry(key.clone())
+            .or_insert((StateKeyNid(next), false));
     }
 
     fn prefetch(&mut self, drafts: &[Draft]) {
@@ -164,7 +180,13 @@ impl World {
 
     fn member(&mut self, sender: &OwnedUserId, target: &OwnedUserId, action: Action) -> Outcome<()> {
         let profile = Profile::default();
-        let ask = Ask { sender, target, action, reason: None, profile: &profile };
+        let ask = Ask {
+            sender,
+            target,
+            action,
+            reason: None,
+            profile: &profile,
+        };
         match membership::draft(&self.room, &ask, &self.origin.server)? {
             Some(draft) => self.send(draft).map(|_| ()),
             None => Ok(()),
@@ -183,7 +205,10 @@ impl World {
         members::recount(&mut counted, &self.origin.server);
         assert_eq!(counted.local_joined, room.local_joined);
         assert_eq!(counted.joined_servers, room.joined_servers);
-        assert_eq!((counted.joined_count, counted.invited_count), (room.joined_count, room.invited_count));
+        assert_eq!(
+            (counted.joined_count, counted.invited_count),
+            (room.joined_count, room.invited_count)
+        );
         assert!(room.timeline.len() <= TIMELINE_TAIL);
         assert_eq!(room.timeline.last().and_then(|event| event.pos), Some(room.pos));
         let positions: Vec<_> = room.timeline.iter().map(|event| event.pos).collect();
@@ -196,7 +221,12 @@ impl World {
 
 fn text(sender: &OwnedUserId, body: &str, txn: Option<&str>) -> Draft {
     let txn = txn.map(|txn| ("DEV".to_owned(), txn.to_owned()));
-    Draft::message(sender.clone(), "m.room.message", raw(&json!({"msgtype": "m.text", "body": body})), txn)
+    Draft::message(
+        sender.clone(),
+        "m.room.message",
+        raw(&json!({"msgtype": "m.text", "body": body})),
+        txn,
+    )
 }
 
 fn topic(sender: &OwnedUserId, topic: &str) -> Draft {
@@ -215,7 +245,9 @@ fn rooms_of_every_version_can_be_used() {
     for version in VERSIONS {
         let mut world = World::new(version, json!({ "preset": "public_chat", "name": "N" }));
         assert!(world.room.is_joined(&alice()), "{version}");
-        world.member(&bob(), &bob(), Action::Join { allowed: false }).expect("public");
+        world
+            .member(&bob(), &bob(), Action::Join { allowed: false })
+            .expect("public");
         let first = world.send(text(&bob(), "hello", None)).expect("joined");
         let second = world.send(text(&alice(), "hi", None)).expect("joined");
         assert_ne!(first, second);
@@ -229,7 +261,10 @@ fn rooms_of_every_version_can_be_used() {
         let create = world.room.state_event("m.room.create", "").expect("there").pdu.clone();
         let named = newest.pdu.auth_events.contains(&create.event_id);
         assert_eq!(named, version != "12", "{version}");
-        assert_eq!(world.room.room_id.as_str()[1..] == create.event_id.as_str()[1..], version == "12");
+        assert_eq!(
+            world.room.room_id.as_str()[1..] == create.event_id.as_str()[1..],
+            version == "12"
+        );
     }
 }
 
@@ -241,17 +276,28 @@ fn creators_of_version_12_are_not_in_the_power_levels() {
     assert_eq!(world.state("m.room.power_levels")["events"]["m.room.tombstone"], 150);
     assert_eq!(world.state("m.room.create")["additional_creators"], json!(["@bob:x"]));
     let world = World::new("11", invite);
-    assert_eq!(world.state("m.room.power_levels")["users"], json!({ "@alice:x": 100, "@bob:x": 100 }));
+    assert_eq!(
+        world.state("m.room.power_levels")["users"],
+        json!({ "@alice:x": 100, "@bob:x": 100 })
+    );
     assert!(world.state("m.room.create").get("additional_creators").is_none());
     assert!(world.state("m.room.create").get("creator").is_none());
-    assert_eq!(World::new("10", json!({})).state("m.room.create")["creator"], "@alice:x");
+    assert_eq!(
+        World::new("10", json!({})).state("m.room.create")["creator"],
+        "@alice:x"
+    );
 }
 
 #[test]
 fn the_events_of_a_new_room_come_in_the_order_of_the_specification() {
     let wish = json!({ "preset": "private_chat", "name": "N", "topic": "T", "invite": ["@bob:x"], "is_direct": true });
     let world = World::new("11", wish);
-    let kinds: Vec<_> = world.room.timeline.iter().map(|event| event.pdu.kind.to_string()).collect();
+    let kinds: Vec<_> = world
+        .room
+        .timeline
+        .iter()
+        .map(|event| event.pdu.kind.to_string())
+        .collect();
     let expected = [
         "m.room.create",
         "m.room.member",
@@ -265,7 +311,14 @@ fn the_events_of_a_new_room_come_in_the_order_of_the_specification() {
     ];
     assert_eq!(kinds, expected);
     assert!(world.room.timeline_complete);
-    let invite: Value = world.room.timeline.last().expect("there").pdu.content_as().expect("an object");
+    let invite: Value = world
+        .room
+        .timeline
+        .last()
+        .expect("there")
+        .pdu
+        .content_as()
+        .expect("an object");
     assert_eq!(invite, json!({ "membership": "invite", "is_direct": true }));
     assert_eq!(world.room.invited_count, 1);
     let facts = &world.last.as_ref().expect("committed").facts;
@@ -284,14 +337,24 @@ fn a_room_whose_creator_may_not_name_it_is_refused() {
 fn the_rules_refuse_with_their_reason() {
     let mut world = World::new("11", json!({ "preset": "private_chat" }));
     assert_eq!(errcode(world.send(text(&bob(), "let me in", None))), "M_FORBIDDEN");
-    assert_eq!(errcode(world.member(&bob(), &bob(), Action::Join { allowed: false })), "M_FORBIDDEN");
-    world.member(&alice(), &bob(), Action::Invite { is_direct: false }).expect("may invite");
-    world.member(&bob(), &bob(), Action::Join { allowed: false }).expect("invited");
+    assert_eq!(
+        errcode(world.member(&bob(), &bob(), Action::Join { allowed: false })),
+        "M_FORBIDDEN"
+    );
+    world
+        .member(&alice(), &bob(), Action::Invite { is_direct: false })
+        .expect("may invite");
+    world
+        .member(&bob(), &bob(), Action::Join { allowed: false })
+        .expect("invited");
     assert_eq!(errcode(world.send(topic(&bob(), "mine"))), "M_FORBIDDEN");
     assert_eq!(errcode(world.member(&bob(), &alice(), Action::Kick)), "M_FORBIDDEN");
     world.member(&alice(), &bob(), Action::Ban).expect("may ban");
     assert_eq!(errcode(world.member(&alice(), &bob(), Action::Kick)), "M_FORBIDDEN");
-    assert_eq!(errcode(world.member(&alice(), &bob(), Action::Invite { is_direct: false })), "M_FORBIDDEN");
+    assert_eq!(
+        errcode(world.member(&alice(), &bob(), Action::Invite { is_direct: false })),
+        "M_FORBIDDEN"
+    );
     world.member(&alice(), &bob(), Action::Unban).expect("may unban");
     assert_eq!(errcode(world.member(&alice(), &bob(), Action::Unban)), "M_FORBIDDEN");
     assert_eq!(world.room.membership(&bob()), "leave");
@@ -301,8 +364,12 @@ fn the_rules_refuse_with_their_reason() {
 fn one_refusal_refuses_its_append_and_no_other() {
     let mut world = World::new("11", json!({ "preset": "public_chat" }));
     let before = world.room.pos;
-    let good = |body| Append { drafts: vec![text(&alice(), body, None)] };
-    let bad = Append { drafts: vec![topic(&alice(), "T"), text(&bob(), "not in the room", None)] };
+    let good = |body| Append {
+        drafts: vec![text(&alice(), body, None)],
+    };
+    let bad = Append {
+        drafts: vec![topic(&alice(), "T"), text(&bob(), "not in the room", None)],
+    };
     let replies = world.batch(&[good("1"), bad, good("2")]);
     assert!(replies[0].is_ok() && replies[2].is_ok());
     assert_eq!(errcode(replies[1].clone()), "M_FORBIDDEN");
@@ -314,9 +381,14 @@ fn one_refusal_refuses_its_append_and_no_other() {
 #[test]
 fn a_transaction_is_answered_with_its_first_event() {
     let mut world = World::new("11", json!({}));
-    let once = |txn| Append { drafts: vec![text(&alice(), "once", Some(txn))] };
+    let once = |txn| Append {
+        drafts: vec![text(&alice(), "once", Some(txn))],
+    };
     let replies = world.batch(&[once("1"), once("1"), once("2")]);
-    let ids: Vec<_> = replies.into_iter().map(|reply| reply.expect("allowed").event_ids.remove(0)).collect();
+    let ids: Vec<_> = replies
+        .into_iter()
+        .map(|reply| reply.expect("allowed").event_ids.remove(0))
+        .collect();
     assert_eq!(ids[0], ids[1]);
     assert_ne!(ids[0], ids[2]);
     let key = (alice(), "DEV".to_owned(), "9".to_owned(), "m.room.message".to_owned());
@@ -343,7 +415,12 @@ fn state_that_changes_nothing_is_no_event() {
 }
 
 fn redaction(sender: &OwnedUserId, target: &OwnedEventId) -> Draft {
-    let mut draft = Draft::message(sender.clone(), "m.room.redaction", raw(&json!({ "reason": "spam" })), None);
+    let mut draft = Draft::message(
+        sender.clone(),
+        "m.room.redaction",
+        raw(&json!({ "reason": "spam" })),
+        None,
+    );
     draft.redacts = Some(target.clone());
     draft
 }
@@ -352,20 +429,41 @@ fn redaction(sender: &OwnedUserId, target: &OwnedEventId) -> Draft {
 fn redactions_prune_what_their_sender_may_prune() {
     for version in VERSIONS {
         let mut world = World::new(version, json!({ "preset": "public_chat" }));
-        world.member(&bob(), &bob(), Action::Join { allowed: false }).expect("public");
+        world
+            .member(&bob(), &bob(), Action::Join { allowed: false })
+            .expect("public");
         let of_bob = world.send(text(&bob(), "bob's", None)).expect("allowed");
         let of_alice = world.send(text(&alice(), "alice's", None)).expect("allowed");
-        assert_eq!(errcode(world.send(redaction(&bob(), &of_alice))), "M_FORBIDDEN", "{version}");
+        assert_eq!(
+            errcode(world.send(redaction(&bob(), &of_alice))),
+            "M_FORBIDDEN",
+            "{version}"
+        );
         let by = world.send(redaction(&bob(), &of_bob)).expect("own event");
         let pruned = find(&world.room, &of_bob).expect("still there").clone();
         assert_eq!(pruned.pdu.content.get(), "{}", "{version}");
         assert_eq!(pruned.redacted_by.as_ref(), Some(&by), "{version}");
         assert!(pruned.unsigned.as_deref().expect("set").contains("redacted_because"));
         assert_eq!(world.last.as_ref().expect("committed").pruned.len(), 1);
-        world.send(redaction(&alice(), &of_bob)).expect("allowed, without effect");
-        assert_eq!(find(&world.room, &of_bob).expect("there").redacted_by.as_ref(), Some(&by));
-        let create = world.room.state_event("m.room.create", "").expect("there").pdu.event_id.clone();
-        assert_eq!(errcode(world.send(redaction(&alice(), &create))), "M_FORBIDDEN", "{version}");
+        world
+            .send(redaction(&alice(), &of_bob))
+            .expect("allowed, without effect");
+        assert_eq!(
+            find(&world.room, &of_bob).expect("there").redacted_by.as_ref(),
+            Some(&by)
+        );
+        let create = world
+            .room
+            .state_event("m.room.create", "")
+            .expect("there")
+            .pdu
+            .event_id
+            .clone();
+        assert_eq!(
+            errcode(world.send(redaction(&alice(), &create))),
+            "M_FORBIDDEN",
+            "{version}"
+        );
     }
 }
 
@@ -374,9 +472,14 @@ fn state_and_fresh_events_are_pruned_too() {
     let mut world = World::new("11", json!({}));
     let old = world.send(topic(&alice(), "secret")).expect("allowed");
     let content = raw(&json!({ "redacts": old }));
-    world.send(Draft::message(alice(), "m.room.redaction", content, None)).expect("named by its content");
+    world
+        .send(Draft::message(alice(), "m.room.redaction", content, None))
+        .expect("named by its content");
     assert_eq!(world.state("m.room.topic"), json!({}));
-    assert_eq!(errcode(world.send(redaction(&alice(), &"$unknown".try_into().expect("an id")))), "M_NOT_FOUND");
+    assert_eq!(
+        errcode(world.send(redaction(&alice(), &"$unknown".try_into().expect("an id")))),
+        "M_NOT_FOUND"
+    );
     let none = Draft::message(alice(), "m.room.redaction", raw(&json!({})), None);
     assert_eq!(errcode(world.send(none)), "M_BAD_JSON");
 }
@@ -384,7 +487,10 @@ fn state_and_fresh_events_are_pruned_too() {
 #[test]
 fn names_and_sizes_are_bounded() {
     let mut world = World::new("11", json!({}));
-    assert_eq!(errcode(world.send(text(&alice(), &"a".repeat(66_000), None))), "M_TOO_LARGE");
+    assert_eq!(
+        errcode(world.send(text(&alice(), &"a".repeat(66_000), None))),
+        "M_TOO_LARGE"
+    );
     let long = Draft::state(alice(), "m.x", &"k".repeat(256), raw(&json!({})));
     assert_eq!(errcode(world.send(long)), "M_TOO_LARGE");
     let float = Draft::message(alice(), "m.x", raw(&json!({ "a": 1.5 })), None);
@@ -421,10 +527,20 @@ fn restricted_rooms_let_in_who_is_vouched_for() {
     let mut world = World::new("10", json!({ "preset": "private_chat" }));
     let allow = json!([{ "type": "m.room_membership", "room_id": "!club:x" }]);
     let rules = json!({ "join_rule": "restricted", "allow": allow });
-    world.send(Draft::state(alice(), "m.room.join_rules", "", raw(&rules))).expect("allowed");
-    assert_eq!(membership::allowing_rooms(&world.room).map(|rooms| rooms.len()), Some(1));
-    assert_eq!(errcode(world.member(&bob(), &bob(), Action::Join { allowed: false })), "M_FORBIDDEN");
-    world.member(&bob(), &bob(), Action::Join { allowed: true }).expect("vouched for");
+    world
+        .send(Draft::state(alice(), "m.room.join_rules", "", raw(&rules)))
+        .expect("allowed");
+    assert_eq!(
+        membership::allowing_rooms(&world.room).map(|rooms| rooms.len()),
+        Some(1)
+    );
+    assert_eq!(
+        errcode(world.member(&bob(), &bob(), Action::Join { allowed: false })),
+        "M_FORBIDDEN"
+    );
+    world
+        .member(&bob(), &bob(), Action::Join { allowed: true })
+        .expect("vouched for");
     let member = world.room.state_event("m.room.member", "@bob:x").expect("joined");
     let content: Value = member.pdu.content_as().expect("an object");
     assert_eq!(content["join_authorised_via_users_server"], "@alice:x");
@@ -433,9 +549,18 @@ fn restricted_rooms_let_in_who_is_vouched_for() {
 #[test]
 fn departures_are_told_to_those_who_leave() {
     let mut world = World::new("11", json!({ "preset": "public_chat" }));
-    world.member(&bob(), &bob(), Action::Join { allowed: false }).expect("public");
+    world
+        .member(&bob(), &bob(), Action::Join { allowed: false })
+        .expect("public");
     world.member(&alice(), &bob(), Action::Kick).expect("may kick");
-    let fact = world.last.as_ref().expect("committed").facts.last().expect("a fact").clone();
+    let fact = world
+        .last
+        .as_ref()
+        .expect("committed")
+        .facts
+        .last()
+        .expect("a fact")
+        .clone();
     assert_eq!(*fact.users, [alice(), bob()]);
     assert_eq!(*world.room.local_joined, [alice()]);
     assert_eq!(errcode(world.member(&bob(), &bob(), Action::Knock)), "M_FORBIDDEN");
@@ -449,7 +574,12 @@ fn a_long_timeline_keeps_its_newest_end() {
     let mut world = World::new("11", json!({}));
     for n in 0..3 {
         let batch: Vec<_> = (0..30)
-            .map(|i| Append { drafts: vec![text(&alice(), &format!("{n}/{i}"), None), topic(&alice(), &format!("{n}/{i}"))] })
+            .map(|i| Append {
+                drafts: vec![
+                    text(&alice(), &format!("{n}/{i}"), None),
+                    topic(&alice(), &format!("{n}/{i}")),
+                ],
+            })
             .collect();
         assert!(world.batch(&batch).iter().all(Result::is_ok));
     }
