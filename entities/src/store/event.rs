@@ -177,12 +177,12 @@ impl Store {
         self.reader().all(&sql, params![room_nid, since, upto]).await
     }
 
-    /// A page of the events that relate to one event.
+    /// A page of the events that relate to one event. (The `+` keeps the planners from walking the whole room's timeline.)
     pub async fn relations(&self, query: &RelationQuery<'_>) -> Result<Vec<event::Model>, StoreError> {
         let (above, upto, order) = bounds(query.from, query.to, query.backwards);
         let sql = format!(
-            "SELECT * FROM event WHERE relates_to = $1 AND room_nid = $2 AND ($3 IS NULL OR rel_type = $3) \
-             AND ($4 IS NULL OR type = $4) AND pos > $5 AND pos <= $6 AND {VISIBLE} ORDER BY pos {order} LIMIT $7"
+            "SELECT * FROM event WHERE relates_to = $1 AND +room_nid = $2 AND ($3 IS NULL OR rel_type = $3) \
+             AND ($4 IS NULL OR type = $4) AND +pos > $5 AND +pos <= $6 AND {VISIBLE} ORDER BY pos {order} LIMIT $7"
         );
         let limit = i64::from(query.limit);
         let values = params![
@@ -206,7 +206,7 @@ impl Store {
     ) -> Result<Vec<event::Model>, StoreError> {
         let db = self.backend();
         let sql = format!(
-            "SELECT * FROM event WHERE relates_to {} AND room_nid = $2 AND pos <= $3 AND {VISIBLE} ORDER BY pos",
+            "SELECT * FROM event WHERE relates_to {} AND +room_nid = $2 AND +pos <= $3 AND {VISIBLE} ORDER BY pos",
             db.any(1)
         );
         self.reader()

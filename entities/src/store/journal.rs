@@ -272,19 +272,13 @@ async fn delete_devices(tx: &Tx, devices: &[(String, String)]) -> Result<(), Sto
     Ok(())
 }
 
+/// One by one: an entry leaves the state only when a resolution drops it, and SQLite would scan the room for a list of them.
 async fn delete_current_state(tx: &Tx, removed: &[(i64, String, String)]) -> Result<(), StoreError> {
-    if removed.is_empty() {
-        return Ok(());
+    let sql = "DELETE FROM current_state WHERE room_nid = $1 AND type = $2 AND state_key = $3";
+    for (room_nid, kind, key) in removed {
+        tx.exec(sql, params![*room_nid, kind.as_str(), key.as_str()]).await?;
     }
-    let db = tx.backend();
-    let table = db.tuples_table(1, &[("r", Kind::Int), ("t", Kind::Text), ("k", Kind::Text)]);
-    let sql = format!("DELETE FROM current_state WHERE (room_nid, type, state_key) IN (SELECT r, t, k FROM {table})");
-    let values = db.tuples(vec![
-        Cells::Ints(removed.iter().map(|(room, ..)| *room).collect()),
-        Cells::Texts(removed.iter().map(|(_, kind, _)| kind.clone()).collect()),
-        Cells::Texts(removed.iter().map(|(.., key)| key.clone()).collect()),
-    ]);
-    tx.exec(&sql, values).await.map(|_| ())
+    Ok(())
 }
 
 fn ints_texts(pairs: &[(i64, String)]) -> Vec<Cells> {

@@ -191,43 +191,6 @@ async fn a_former_process_is_fenced() {
 }
 
 #[tokio::test]
-async fn blocks_are_never_handed_out_twice() {
-    each_backend(|db| async move {
-        let store = db.store().await;
-        assert_eq!(store.block_next("nid").await, Ok(1));
-        let tasks: Vec<_> = (0..20)
-            .map(|_| {
-                let store = store.clone();
-                tokio::spawn(async move { store.reserve_block("nid", 10).await.expect("a block") })
-            })
-            .collect();
-        let mut blocks = Vec::new();
-        for task in tasks {
-            blocks.push(task.await.expect("no panic"));
-        }
-        blocks.sort_unstable();
-        let expected: Vec<(i64, i64)> = (0..20).map(|i| (1 + i * 10, 11 + i * 10)).collect();
-        assert_eq!(blocks, expected);
-        assert_eq!(store.reserve_block("new", 5).await, Ok((1, 6)));
-        let head = store.read_head().await.expect("a head");
-        store
-            .commit_batch(head, &Rows::default(), Some(5_000))
-            .await
-            .expect("committed");
-        store
-            .commit_batch(head, &Rows::default(), Some(4_000))
-            .await
-            .expect("committed");
-        assert_eq!(
-            store.block_next("position").await,
-            Ok(5_000),
-            "a block's end never falls"
-        );
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn the_last_of_equal_keys_wins() {
     each_backend(|db| async move {
         let store = db.store().await;
@@ -498,19 +461,6 @@ async fn merged_submissions_have_the_effect_of_one_after_the_other() {
                 .expect("there")
                 .forgotten
         );
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn readers_cannot_write() {
-    each_backend(|db| async move {
-        let store = db.store().await;
-        let refused = store
-            .reader()
-            .exec("UPDATE journal_head SET epoch = 9", params![])
-            .await;
-        assert!(matches!(refused, Err(StoreError::Driver(_))), "{refused:?}");
     })
     .await;
 }

@@ -149,3 +149,5 @@ async fn begin_on(pool: &DatabaseConnection, backend: Backend) -> Result<Tx, Sto
 
 #[cfg(test)]
 mod read_tests;
+#[cfg(test)]
+mod stream_tests;

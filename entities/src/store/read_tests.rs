@@ -1,10 +1,7 @@
-//! The reads, each on both databases.
+//! Reads of rooms, events and state, on both databases.
 
 use super::{Store, event::RelationQuery, journal::Head, rows::Rows};
-use crate::{
-    account_data, current_state, device_list_change, event, membership, presence, receipt, room, state_group,
-    state_key, stripped_state, testing::each_backend, to_device,
-};
+use crate::{current_state, event, membership, room, state_group, state_key, stripped_state, testing::each_backend};
 
 /// An accepted message in `room` whose number is its position.
 fn message(room: i64, pos: i64) -> event::Model {
@@ -68,7 +65,7 @@ fn member(room: i64, user: &str, membership: &str) -> membership::Model {
     }
 }
 
-async fn put(store: &Store, rows: Rows) {
+pub(super) async fn put(store: &Store, rows: Rows) {
     let head = store.read_head().await.expect("a head");
     store
         .commit_batch(
@@ -205,8 +202,8 @@ async fn events_are_found_by_what_identifies_them() {
             },
         )
         .await;
-        assert_eq!(store.event_by_txn("@a:hs", "D", "t1").await, Ok(Some(sent)));
-        assert_eq!(store.event_by_txn("@a:hs", "E", "t1").await, Ok(None));
+        assert_eq!(store.event_by_txn(1, "m.room.message", "@a:hs", "D", "t1").await, Ok(Some(sent)));
+        assert_eq!(store.event_by_txn(1, "m.room.message", "@a:hs", "E", "t1").await, Ok(None));
         let outlier = store.event_by_id("$outlier").await.expect("read").expect("there");
         assert_eq!((outlier.nid, outlier.pos), (99, None));
         assert_eq!(
@@ -432,92 +429,6 @@ async fn a_state_group_comes_with_its_ancestors() {
         found.sort_by_key(|k| k.nid);
         assert_eq!(found, keys);
         assert_eq!(store.state_keys_by_nid(&[3, 4]).await, Ok(vec![keys[2].clone()]));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn the_rest_of_the_stream_is_read_by_range() {
-    each_backend(|db| async move {
-        let store = &db.store().await;
-        let receipt = |room, user: &str, pos| receipt::Model {
-            room_nid: room,
-            user_id: user.to_owned(),
-            receipt_type: "m.read".to_owned(),
-            thread_id: String::new(),
-            event_id: "$e1".to_owned(),
-            event_pos: 1,
-            ts: 0,
-            pos,
-        };
-        let data = |room: &str, kind: &str, pos| account_data::Model {
-            user_id: "@a:hs".to_owned(),
-            room_id: room.to_owned(),
-            r#type: kind.to_owned(),
-            content: "{}".to_owned(),
-            pos,
-        };
-        let presence = |user: &str, pos| presence::Model {
-            user_id: user.to_owned(),
-            state: "online".to_owned(),
-            status_msg: None,
-            last_active_ts: 0,
-            pos,
-        };
-        let inbox = |pos, device: &str| to_device::Model {
-            pos,
-            user_id: "@a:hs".to_owned(),
-            device_id: device.to_owned(),
-            json: "{}".to_owned(),
-        };
-        let list = |pos, user: &str| device_list_change::Model {
-            pos,
-            user_id: user.to_owned(),
-        };
-        put(
-            store,
-            Rows {
-                receipts: vec![receipt(1, "@a:hs", 1), receipt(1, "@b:hs", 2), receipt(2, "@a:hs", 3)],
-                account_data: vec![data("", "m.x", 4), data("!1:hs", "m.x", 5)],
-                presence: vec![presence("@a:hs", 6), presence("@b:hs", 7)],
-                to_device: vec![inbox(8, "D"), inbox(9, "D"), inbox(10, "E")],
-                device_list_changes: vec![list(11, "@a:hs"), list(12, "@b:hs"), list(13, "@a:hs")],
-                ..Rows::default()
-            },
-        )
-        .await;
-        assert_eq!(store.receipts_in_room(1, 1, 9).await, Ok(vec![receipt(1, "@b:hs", 2)]));
-        assert_eq!(store.receipts_of_rooms(&[1, 2], 1, 9).await.expect("read").len(), 2);
-        assert_eq!(store.receipts_of_user("@a:hs", &[1, 2]).await.expect("read").len(), 2);
-        assert_eq!(
-            store.account_data_since("@a:hs", 4, 5).await,
-            Ok(vec![data("!1:hs", "m.x", 5)])
-        );
-        assert_eq!(
-            store.account_data_one("@a:hs", "", "m.x").await,
-            Ok(Some(data("", "m.x", 4)))
-        );
-        assert_eq!(store.account_data_all("@a:hs").await.expect("read").len(), 2);
-        assert_eq!(store.presence_since(6, 99).await, Ok(vec![presence("@b:hs", 7)]));
-        assert_eq!(
-            store.presence_of(&["@a:hs", "@x:hs"]).await,
-            Ok(vec![presence("@a:hs", 6)])
-        );
-        assert_eq!(
-            store.to_device_page("@a:hs", "D", 0, 99, 1).await,
-            Ok(vec![inbox(8, "D")])
-        );
-        assert_eq!(store.to_device_ack("@a:hs", "D", 8).await, Ok(1));
-        assert_eq!(
-            store.to_device_page("@a:hs", "D", 0, 99, 5).await,
-            Ok(vec![inbox(9, "D")])
-        );
-        let changed = store.device_list_changes(&["@a:hs", "@b:hs"], 11, 99).await;
-        assert_eq!(changed, Ok(vec![list(12, "@b:hs"), list(13, "@a:hs")]));
-        assert_eq!(store.consumer_cursor("push").await, Ok(None));
-        store.set_consumer_cursor("push", 5).await.expect("set");
-        store.set_consumer_cursor("push", 6).await.expect("set");
-        assert_eq!(store.consumer_cursor("push").await, Ok(Some(6)));
     })
     .await;
 }
