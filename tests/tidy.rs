@@ -95,7 +95,8 @@ fn may_name(krate: &str, path: &str) -> bool {
         }
         "sea_orm" | "sqlx" => below(&["entities/", "migration/"]),
         "sea_orm_migration" => below(&["migration/"]),
-        "synapse_rust" | "actors" | "migration" => below(&["src/"]),
+        "synapse_rust" | "actors" => below(&["src/"]),
+        "migration" => below(&["src/", "entities/src/testing.rs"]),
         "entities" => below(&["src/", "actors/"]),
         _ => true,
     }
