@@ -202,8 +202,14 @@ async fn events_are_found_by_what_identifies_them() {
             },
         )
         .await;
-        assert_eq!(store.event_by_txn(1, "m.room.message", "@a:hs", "D", "t1").await, Ok(Some(sent)));
-        assert_eq!(store.event_by_txn(1, "m.room.message", "@a:hs", "E", "t1").await, Ok(None));
+        assert_eq!(
+            store.event_by_txn(1, "m.room.message", "@a:hs", "D", "t1").await,
+            Ok(Some(sent))
+        );
+        assert_eq!(
+            store.event_by_txn(1, "m.room.message", "@a:hs", "E", "t1").await,
+            Ok(None)
+        );
         let outlier = store.event_by_id("$outlier").await.expect("read").expect("there");
         assert_eq!((outlier.nid, outlier.pos), (99, None));
         assert_eq!(

@@ -70,9 +70,15 @@ async fn the_rest_of_the_stream_is_read_by_range() {
             store.presence_of(&["@a:hs", "@x:hs"]).await,
             Ok(vec![presence("@a:hs", 6)])
         );
-        assert_eq!(store.to_device_page("@a:hs", "D", 0, 99, 1).await, Ok(vec![inbox(8, "D")]));
+        assert_eq!(
+            store.to_device_page("@a:hs", "D", 0, 99, 1).await,
+            Ok(vec![inbox(8, "D")])
+        );
         assert_eq!(store.to_device_ack("@a:hs", "D", 8).await, Ok(1));
-        assert_eq!(store.to_device_page("@a:hs", "D", 0, 99, 5).await, Ok(vec![inbox(9, "D")]));
+        assert_eq!(
+            store.to_device_page("@a:hs", "D", 0, 99, 5).await,
+            Ok(vec![inbox(9, "D")])
+        );
         let changed = store.device_list_changes(&["@a:hs", "@b:hs"], 11, 99).await;
         assert_eq!(changed, Ok(vec![list(12, "@b:hs"), list(13, "@a:hs")]));
         assert_eq!(store.consumer_cursor("push").await, Ok(None));
