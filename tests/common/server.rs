@@ -5,7 +5,7 @@ use std::{
     fs::{self, OpenOptions},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -77,10 +77,8 @@ impl TestServer {
 
     /// SIGTERM; returns how the process ended.
     pub async fn stop(&self) -> ExitStatus {
+        self.signal("TERM");
         let mut process = self.process().take().expect("the server runs");
-        let terminate = format!("kill -TERM {}", process.id());
-        let sent = Command::new("sh").args(["-c", &terminate]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "cannot run {terminate}");
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = process.try_wait().expect("a child can be asked for its end") {
@@ -105,6 +103,44 @@ impl TestServer {
         let before = self.process().replace(process);
         assert!(before.is_none(), "restart needs a killed or stopped server");
         took
+    }
+
+    /// Runs a command of the program with this server's configuration, whether the server runs or not.
+    pub fn run_command(&self, arguments: &[&str]) -> Output {
+        let mut command = self.folder.command();
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.output().expect("the program can be started")
+    }
+
+    /// Changes the configuration file of the running server.
+    pub fn edit_config(&self, change: impl FnOnce(&mut Table)) {
+        let text = fs::read_to_string(self.folder.config()).expect("the configuration was written at the start");
+        let mut config: Table = text.parse().expect("the configuration is TOML");
+        change(&mut config);
+        let text = toml::to_string(&config).expect("a table of plain values is TOML");
+        fs::write(self.folder.config(), text).expect("the test's folder can be written");
+    }
+
+    /// Sends a signal by its name, like `HUP`.
+    pub fn signal(&self, name: &str) {
+        let process = self.process();
+        let id = process.as_ref().expect("the server runs").id();
+        let command = format!("kill -{name} {id}");
+        let sent = Command::new("sh").args(["-c", &command]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "cannot run {command}");
+    }
+
+    /// Waits until the server's log has `text`.
+    pub async fn logged(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.folder.log().contains(text) {
+            assert!(
+                Instant::now() < deadline,
+                "the log lacks {text:?}:\n{}",
+                self.folder.log()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Child>> {
@@ -280,7 +316,7 @@ impl Drop for Folder {
 }
 
 /// The server under test: `SYNAPSE_RUST_BIN`, or else the one that cargo has built for this package's tests.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     let named = env::var_os("SYNAPSE_RUST_BIN").map(PathBuf::from);
     named
         .or_else(|| option_env!("CARGO_BIN_EXE_synapse-rust").map(PathBuf::from))
