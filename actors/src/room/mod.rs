@@ -6,6 +6,7 @@ pub mod commands;
 pub mod commit;
 pub mod create;
 pub mod event;
+pub mod ingest;
 mod keys;
 mod load;
 mod members;
@@ -13,8 +14,13 @@ pub mod membership;
 pub mod parse;
 pub mod plan;
 mod receipts;
+pub mod redact;
 pub mod render;
+pub mod resolve;
+mod resolve_v1;
 pub mod rules;
+#[cfg(test)]
+mod simulation;
 pub mod snapshot;
 pub mod state_group;
 #[cfg(test)]
