@@ -29,6 +29,8 @@ struct Server {
     current: StateIds,
     waiting: Vec<Arc<Pdu>>,
     verdicts: HashMap<OwnedEventId, Verdict>,
+    /// How often the room's extremities disagreed.
+    forks: usize,
 }
 
 impl Server {
@@ -44,6 +46,7 @@ impl Server {
             current: StateIds::new(),
             waiting: Vec::new(),
             verdicts: HashMap::new(),
+            forks: 0,
         }
     }
 
@@ -111,7 +114,7 @@ impl Server {
     }
 
     /// Resolution from nothing but what `needed_for_resolution` asks for gives what everything gives.
-    fn check_prefetch(&self, extremities: &[OwnedEventId], after: &StateIds, pdu: &Pdu) {
+    fn check_prefetch(&mut self, extremities: &[OwnedEventId], after: &StateIds, pdu: &Pdu) {
         let state = |id: &OwnedEventId| {
             if *id == pdu.event_id {
                 after.clone()
@@ -120,6 +123,7 @@ impl Server {
             }
         };
         let states: Vec<StateIds> = extremities.iter().map(state).collect();
+        self.forks += usize::from(states.iter().any(|state| *state != states[0]));
         let mut fetched = EventMap::new();
         loop {
             let needed = needed_for_resolution(&self.rules, &states, &fetched, &HashSet::new());
@@ -308,7 +312,8 @@ impl Net {
     }
 }
 
-fn run(version: &str, seed: u64, steps: usize) -> usize {
+/// Answers how many events were not accepted, and how many forks had to be resolved.
+fn run(version: &str, seed: u64, steps: usize) -> (usize, usize) {
     let mut net = Net::new(version, seed);
     for _ in 0..steps {
         net.act();
@@ -351,17 +356,25 @@ fn run(version: &str, seed: u64, steps: usize) -> usize {
             assert_eq!(server.current, first.current, "room version {version}, seed {seed}");
         }
     }
-    first
+    let refused = first
         .verdicts
         .values()
         .filter(|verdict| **verdict != Verdict::Accepted)
-        .count()
+        .count();
+    (refused, net.servers.iter().map(|server| server.forks).sum())
 }
 
 /// Runs a few seeds and demands that bad weather occurred at all.
 fn check(version: &str) {
-    let refused: usize = (1..=4).map(|seed| run(version, seed, 40)).sum();
-    assert!(refused > 0, "nothing was refused: the test is too tame");
+    let runs: Vec<(usize, usize)> = (1..=4).map(|seed| run(version, seed, 40)).collect();
+    assert!(
+        runs.iter().any(|(refused, _)| *refused > 0),
+        "nothing was refused: the test is too tame"
+    );
+    assert!(
+        runs.iter().all(|(_, forks)| *forks > 10),
+        "the servers hardly disagreed: the test is too tame"
+    );
 }
 
 #[test]
