@@ -149,6 +149,5 @@ fn three_points_of_judgement() {
         };
         let by_auth = judge(&message, &rules, left, state(&join), state(&join));
         assert!(matches!(by_auth, Verdict::Rejected(_)), "by its auth events");
-        assert_eq!(create_event_id(&message, &rules).is_some(), version == "12");
     }
 }

@@ -47,7 +47,7 @@ fn every_version_reads_what_it_signed() {
         assert!(!checked.redacted);
         assert_eq!(checked.pdu.event_id, pdu.event_id);
         assert_eq!(checked.pdu.json, pdu.json, "`unsigned` is dropped");
-        assert_eq!(checked.pdu.prev_events, [create.event_id.clone()]);
+        assert_eq!(checked.pdu.prev_events, std::slice::from_ref(&create.event_id));
         assert_eq!(checked.pdu.depth, 2);
         assert_eq!(checked.pdu.room_id, create.room_id);
         assert!(pdu.redacts.is_none() && pdu.state_key.is_none());

@@ -77,7 +77,7 @@ fn ruma_key((kind, key): &StateKey) -> (StateEventType, String) {
 fn auth_chain<'a>(from: impl IntoIterator<Item = &'a OwnedEventId>, events: &'a EventMap) -> HashSet<&'a EventId> {
     let mut chain = HashSet::new();
     let mut open: Vec<&OwnedEventId> = from.into_iter().collect();
-    while let Some(event) = open.pop().and_then(|id| Some(events.get(id))) {
+    while let Some(event) = open.pop().map(|id| events.get(id)) {
         for id in event.into_iter().flat_map(|event| &event.auth_events) {
             if chain.insert(&**id) {
                 open.push(id);
