@@ -13,6 +13,7 @@ use crate::error::Outcome;
 use crate::key::ServerKey;
 use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
+use crate::session::lease::Leases;
 use crate::session::sync::lazy::LazyMembers;
 use crate::session::sync::unread::UnreadCache;
 use crate::settings::Settings;
@@ -48,6 +49,8 @@ pub struct Env {
     pub rooms: Arc<RoomCache>,
     /// Which members each device was sent already.
     pub lazy: LazyMembers,
+    /// Who is polling.
+    pub leases: Leases,
     /// Unread counts.
     pub unread: UnreadCache,
 }
@@ -99,6 +102,7 @@ impl Env {
         Ok(Arc::new(Self {
             rooms: Arc::new(rooms),
             lazy: LazyMembers::default(),
+            leases: Leases::default(),
             unread: UnreadCache::default(),
             ids,
             cpu,

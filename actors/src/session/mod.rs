@@ -6,6 +6,7 @@ pub mod commands;
 pub mod data;
 pub mod devices;
 pub mod keys;
+pub mod lease;
 pub mod sync;
 pub mod to_device;
 pub mod view;
