@@ -72,6 +72,18 @@ impl StoreError {
     }
 }
 
+/// Whether the connection itself was lost: another one may do. What was asked has then not been answered, but may have run.
+pub(crate) fn is_lost(error: &DbErr) -> bool {
+    match sqlx_error(error) {
+        Some(sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed) => true,
+        // admin_shutdown, crash_shutdown and the connection exceptions of PostgreSQL.
+        Some(sqlx::Error::Database(e)) => e.code().is_some_and(|code| {
+            matches!(code.as_ref(), "57P01" | "57P02") || (code.len() == 5 && code.starts_with("08"))
+        }),
+        _ => false,
+    }
+}
+
 fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     match error {
         DbErr::Conn(RuntimeErr::SqlxError(e))

@@ -52,13 +52,18 @@ mod stream;
 
 use std::sync::Arc;
 
-use sea_orm::{DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions, TransactionTrait};
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
 
 pub use backend::Backend;
 pub use connect::StoreOptions;
 pub(crate) use run::{Pool, Run, Tx, params};
 
-use crate::error::StoreError;
+use crate::error::{StoreError, is_lost};
+
+/// Connections tried where a lost one does no harm.
+const ATTEMPTS: u32 = 8;
 
 /// The database: cheap to clone, usable from any task of the shared runtime.
 #[derive(Clone)]
@@ -95,7 +100,7 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.reader().exec("SELECT 1", params![]).await.map(|_| ())
+        self.reader().row("SELECT 1", params![]).await.map(|_| ())
     }
 
     /// Closes all connections; waits for those in use. Whoever calls the store afterwards gets an error.
@@ -108,7 +113,7 @@ impl Store {
 
     /// The read pool; it cannot write.
     pub(crate) fn reader(&self) -> Pool<'_> {
-        Pool::new(&self.inner.read, self.inner.backend)
+        Pool::new(&self.inner.read, self.inner.backend).repeating(ATTEMPTS)
     }
 
     /// The write pool: every statement is a transaction of its own.
@@ -131,9 +136,23 @@ impl Store {
     }
 }
 
+/// BEGIN changes nothing, so a connection that turns out to be dead is replaced by another. After a restart of the database
+/// every pooled one is.
 async fn begin_on(pool: &DatabaseConnection, backend: Backend) -> Result<Tx, StoreError> {
-    let tx: DatabaseTransaction = match backend {
-        Backend::Postgres => pool.begin().await?,
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match begin_once(pool, backend).await {
+            Ok(tx) => return Ok(Tx::new(tx, backend)),
+            Err(error) if attempts < ATTEMPTS && is_lost(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn begin_once(pool: &DatabaseConnection, backend: Backend) -> Result<DatabaseTransaction, DbErr> {
+    match backend {
+        Backend::Postgres => pool.begin().await,
         // Takes the write lock at once: no transaction can find later that it may not write.
         Backend::Sqlite => {
             let mode = Some(SqliteTransactionMode::Immediate);
@@ -141,10 +160,9 @@ async fn begin_on(pool: &DatabaseConnection, backend: Backend) -> Result<Tx, Sto
                 sqlite_transaction_mode: mode,
                 ..Default::default()
             })
-            .await?
+            .await
         }
-    };
-    Ok(Tx::new(tx, backend))
+    }
 }
 
 #[cfg(test)]

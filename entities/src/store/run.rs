@@ -11,7 +11,7 @@ use super::{
     backend::Backend,
     bulk::{self, Conflict},
 };
-use crate::error::StoreError;
+use crate::error::{StoreError, is_lost};
 
 /// Statement parameters, `$1` first: `params![user_id, pos, option]`.
 macro_rules! params {
@@ -29,6 +29,11 @@ pub(crate) trait Run: Sync {
 
     /// Which database this is.
     fn backend(&self) -> Backend;
+
+    /// How many connections to try when one is lost: more than one only where nothing can be written.
+    fn attempts(&self) -> u32 {
+        1
+    }
 
     /// All rows.
     fn all<M: FromQueryResult + Send>(
@@ -49,10 +54,7 @@ pub(crate) trait Run: Sync {
         values: Vec<Value>,
     ) -> impl Future<Output = Result<Option<M>, StoreError>> + Send {
         async move {
-            let row = self
-                .conn()
-                .query_one_raw(statement(self.backend(), sql, values)?)
-                .await?;
+            let row = self.row(sql, values).await?;
             row.map(|row| Ok(M::from_query_result(&row, "")?)).transpose()
         }
     }
@@ -76,10 +78,7 @@ pub(crate) trait Run: Sync {
         values: Vec<Value>,
     ) -> impl Future<Output = Result<Option<T>, StoreError>> + Send {
         async move {
-            let row = self
-                .conn()
-                .query_one_raw(statement(self.backend(), sql, values)?)
-                .await?;
+            let row = self.row(sql, values).await?;
             row.map(|row| Ok(row.try_get_by_index(0)?)).transpose()
         }
     }
@@ -88,10 +87,32 @@ pub(crate) trait Run: Sync {
     /// (`row.try_get_by_index(0)`).
     fn rows(&self, sql: &str, values: Vec<Value>) -> impl Future<Output = Result<Vec<QueryResult>, StoreError>> + Send {
         async move {
-            Ok(self
-                .conn()
-                .query_all_raw(statement(self.backend(), sql, values)?)
-                .await?)
+            let statement = statement(self.backend(), sql, values)?;
+            for _ in 1..self.attempts() {
+                match self.conn().query_all_raw(statement.clone()).await {
+                    Err(error) if is_lost(&error) => {}
+                    result => return Ok(result?),
+                }
+            }
+            Ok(self.conn().query_all_raw(statement).await?)
+        }
+    }
+
+    /// The first row, undecoded.
+    fn row(
+        &self,
+        sql: &str,
+        values: Vec<Value>,
+    ) -> impl Future<Output = Result<Option<QueryResult>, StoreError>> + Send {
+        async move {
+            let statement = statement(self.backend(), sql, values)?;
+            for _ in 1..self.attempts() {
+                match self.conn().query_one_raw(statement.clone()).await {
+                    Err(error) if is_lost(&error) => {}
+                    result => return Ok(result?),
+                }
+            }
+            Ok(self.conn().query_one_raw(statement).await?)
         }
     }
 
@@ -136,11 +157,21 @@ pub(crate) trait Run: Sync {
 pub(crate) struct Pool<'a> {
     pool: &'a DatabaseConnection,
     backend: Backend,
+    attempts: u32,
 }
 
 impl<'a> Pool<'a> {
     pub(super) fn new(pool: &'a DatabaseConnection, backend: Backend) -> Self {
-        Self { pool, backend }
+        Self {
+            pool,
+            backend,
+            attempts: 1,
+        }
+    }
+
+    /// Asks again on another connection where one is lost. Only for a pool that cannot write.
+    pub(super) fn repeating(self, attempts: u32) -> Self {
+        Self { attempts, ..self }
     }
 }
 
@@ -153,6 +184,10 @@ impl Run for Pool<'_> {
 
     fn backend(&self) -> Backend {
         self.backend
+    }
+
+    fn attempts(&self) -> u32 {
+        self.attempts
     }
 }
 

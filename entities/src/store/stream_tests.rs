@@ -1,7 +1,13 @@
 //! Blocks of numbers and reads of the rest of the stream, on both databases.
 
-use super::{Run, params, read_tests::put, rows::Rows};
-use crate::{account_data, device_list_change, error::StoreError, presence, receipt, testing::each_backend, to_device};
+use super::{Run, journal::Head, params, read_tests::put, rows::Rows};
+use crate::{
+    account_data, device_list_change,
+    error::StoreError,
+    presence, receipt,
+    testing::{TestDb, each_backend},
+    to_device,
+};
 
 #[tokio::test]
 async fn the_rest_of_the_stream_is_read_by_range() {
@@ -137,4 +143,38 @@ async fn readers_cannot_write() {
         assert!(matches!(refused, Err(StoreError::Driver(_))), "{refused:?}");
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_restart_of_the_database_is_survived() {
+    let Some(db) = TestDb::postgres().await else { return };
+    let (store, other) = (db.store().await, db.store().await);
+    let head = store.take_epoch().await.expect("an epoch");
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    for batch in 1..4 {
+        // Several connections of each pool are open.
+        let reads: Vec<_> = (0..4)
+            .map(|_| {
+                tokio::spawn({
+                    let s = store.clone();
+                    async move { s.ping().await }
+                })
+            })
+            .collect();
+        for read in reads {
+            read.await.expect("no panic").expect("it answers");
+        }
+        other.writer().row(kill, params![]).await.expect("a superuser may");
+        store.ping().await.expect("reads go on");
+        let committed = store.commit_batch(Head { batch, ..head }, &Rows::default(), None).await;
+        committed.expect("so do commits");
+        store
+            .begin()
+            .await
+            .expect("and other writes")
+            .commit()
+            .await
+            .expect("an empty one");
+    }
 }
