@@ -13,6 +13,7 @@ mod members;
 pub mod membership;
 pub mod parse;
 pub mod plan;
+pub mod read;
 mod receipts;
 pub mod redact;
 pub mod render;
