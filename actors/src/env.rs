@@ -16,6 +16,11 @@ use crate::room::cache::{Capacity, RoomCache};
 use crate::session::lease::Leases;
 use crate::session::sync::lazy::LazyMembers;
 use crate::session::sync::unread::UnreadCache;
+use crate::session::auth::{self, TokenCache};
+use crate::session::load::UserCache;
+use crate::session::seen::LastSeen;
+use crate::session::uia::Uia;
+use crate::session::view::UserView;
 use crate::settings::Settings;
 use crate::stream::feed::Feeds;
 use crate::stream::ids::Ids;
@@ -53,6 +58,14 @@ pub struct Env {
     pub leases: Leases,
     /// Unread counts.
     pub unread: UnreadCache,
+    /// Views of local users; their session actors publish here.
+    pub users: Arc<UserCache>,
+    /// Known access tokens.
+    pub tokens: Arc<TokenCache>,
+    /// Notes when devices were last seen.
+    pub seen: LastSeen,
+    /// User-interactive authentications under way.
+    pub uia: Uia,
 }
 
 /// What [`Env::open`] builds from.
@@ -106,6 +119,10 @@ impl Env {
             unread: UnreadCache::default(),
             ids,
             cpu,
+            users: Arc::new(UserCache::new(settings.user_cache_bytes, UserView::weight)),
+            tokens: Arc::new(auth::new_cache()),
+            seen: LastSeen::start(&io, store.clone()),
+            uia: Uia::new(settings.uia_timeout_ms),
             key: Arc::new(key),
             settings,
             server_name,

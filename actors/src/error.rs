@@ -136,7 +136,10 @@ impl DomainError {
 
 impl From<StoreError> for DomainError {
     fn from(error: StoreError) -> Self {
-        Self::unavailable(format!("store: {error}"))
+        match error {
+            StoreError::Nul => Self::invalid_param("U+0000 is not accepted"),
+            error => Self::unavailable(format!("store: {error}")),
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Settings {
     pub refresh_token_lifetime_ms: Option<i64>,
     /// For how long a proved password counts for further user-interactive stages, milliseconds.
     pub uia_session_ms: i64,
+    /// How long an unfinished user-interactive authentication stays open, milliseconds.
+    pub uia_timeout_ms: i64,
     /// Whether presence is tracked.
     pub presence_enabled: bool,
     /// Where media lies.
@@ -57,7 +59,8 @@ impl Default for Settings {
             argon2_parallelism: 1,
             refreshable_access_token_lifetime_ms: 5 * 60 * 1_000,
             refresh_token_lifetime_ms: None,
-            uia_session_ms: 15 * 60 * 1_000,
+            uia_session_ms: 5 * 60 * 1_000,
+            uia_timeout_ms: 15 * 60 * 1_000,
             presence_enabled: true,
             media_path: "data/media".into(),
             max_upload_bytes: 100 * 1024 * 1024,

@@ -1,12 +1,21 @@
 //! Local users: one actor each, with the user's devices.
 
 pub mod account;
+pub mod auth;
 pub mod backup;
 pub mod commands;
 pub mod data;
 pub mod devices;
+pub mod identity;
+pub mod interest;
 pub mod keys;
 pub mod lease;
 pub mod sync;
+pub mod load;
+pub mod localpart;
+pub mod password;
+pub mod seen;
 pub mod to_device;
+pub mod token;
+pub mod uia;
 pub mod view;

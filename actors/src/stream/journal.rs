@@ -384,7 +384,7 @@ fn refuse(batch: Vec<Placed>, error: &DomainError) {
 fn refusal(error: &StoreError) -> DomainError {
     match error {
         StoreError::Duplicate(table) => DomainError::conflict(format!("it exists already ({table})")),
-        other => DomainError::unavailable(format!("store: {other}")),
+        other => other.clone().into(),
     }
 }
 

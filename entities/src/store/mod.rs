@@ -47,8 +47,10 @@ pub mod journal;
 mod room;
 pub mod rows;
 mod run;
+pub mod session;
 mod state;
 mod stream;
+mod token;
 
 use std::sync::Arc;
 
