@@ -104,5 +104,8 @@ async fn load_token(env: &Env, hash: TokenHash) -> Outcome<Option<Known>> {
         appservice: None,
         unlimited: false,
     };
-    Ok(Some(Known { identity: Arc::new(identity), expires_ts: row.expires_ts }))
+    Ok(Some(Known {
+        identity: Arc::new(identity),
+        expires_ts: row.expires_ts,
+    }))
 }

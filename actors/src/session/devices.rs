@@ -1,13 +1,154 @@
-use super::view::UserView;
+//! A user's devices: names and ends. They begin with a login, in `account.rs`.
+
+use std::sync::Arc;
+
+use entities::ids::StreamPos;
+use entities::store::rows::Rows;
+use entities::{device, device_list_change};
+use ruma::OwnedDeviceId;
+
+use super::auth;
+use super::interest::interested_users;
+use super::view::{DeviceView, UserView};
 use crate::env::Env;
-use crate::error::Outcome;
+use crate::error::{DomainError, Outcome};
+use crate::stream::fact::{Fact, FactKind};
+use crate::stream::journal::Submission;
 
+/// Characters of a device's name.
+pub const MAX_NAME: usize = 100;
+
+/// What can be asked about devices.
 #[derive(Clone, Debug)]
-pub enum DeviceCommand {}
+pub enum DeviceCommand {
+    /// Gives a device another name, or none.
+    Rename {
+        /// Which.
+        device_id: OwnedDeviceId,
+        /// The name.
+        display_name: Option<String>,
+    },
+    /// Ends devices with their tokens, keys, inboxes and pushers. Unknown ones count as ended.
+    Delete {
+        /// Which.
+        device_ids: Vec<OwnedDeviceId>,
+    },
+}
 
+/// The answers.
 #[derive(Clone, Debug)]
-pub enum DeviceReply {}
+pub enum DeviceReply {
+    /// It is done.
+    Done,
+}
 
-pub async fn run(_env: &Env, _view: &UserView, command: DeviceCommand) -> Outcome<(DeviceReply, Option<UserView>)> {
-    match command {}
+/// Does one command; the view comes back where it changed.
+///
+/// # Errors
+/// `M_NOT_FOUND` for a device to rename that is not there, `M_TOO_LARGE` for a long name; `Unavailable` when nothing
+/// could be written.
+pub async fn run(env: &Env, view: &UserView, command: DeviceCommand) -> Outcome<(DeviceReply, Option<UserView>)> {
+    let changed = match command {
+        DeviceCommand::Rename {
+            device_id,
+            display_name,
+        } => rename(env, view, device_id, display_name).await?,
+        DeviceCommand::Delete { device_ids } => delete(env, view, &device_ids).await?,
+    };
+    Ok((DeviceReply::Done, changed))
+}
+
+async fn rename(
+    env: &Env,
+    view: &UserView,
+    device_id: OwnedDeviceId,
+    name: Option<String>,
+) -> Outcome<Option<UserView>> {
+    let Some(device) = view.devices.get(&device_id) else {
+        return Err(DomainError::not_found("Unknown device"));
+    };
+    if name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME) {
+        let message = format!("A device's name has at most {MAX_NAME} characters");
+        return Err(DomainError::matrix(400, "M_TOO_LARGE", message));
+    }
+    if device.display_name == name {
+        return Ok(None);
+    }
+    env.store
+        .rename_device(view.user_id.as_str(), device_id.as_str(), name.as_deref())
+        .await?;
+    let mut changed = view.clone();
+    if let Some(device) = Arc::make_mut(&mut changed.devices).get_mut(&device_id) {
+        device.display_name = name;
+    }
+    announce(env, Rows::default(), &changed, Vec::new()).await?;
+    Ok(Some(changed))
+}
+
+/// Deletes devices; `None` if none of them was there.
+///
+/// # Errors
+/// `Unavailable` when nothing was written.
+pub async fn delete(env: &Env, view: &UserView, device_ids: &[OwnedDeviceId]) -> Outcome<Option<UserView>> {
+    let known = |id: &&OwnedDeviceId| view.devices.contains_key(*id);
+    let gone: Vec<String> = device_ids.iter().filter(known).map(ToString::to_string).collect();
+    if gone.is_empty() {
+        return Ok(None);
+    }
+    let tokens = env
+        .store
+        .access_token_hashes(view.user_id.as_str(), Some(&gone))
+        .await?;
+    let mut changed = view.clone();
+    Arc::make_mut(&mut changed.devices).retain(|id, _| !gone.iter().any(|gone| gone == id.as_str()));
+    let user = view.user_id.to_string();
+    let rows = Rows {
+        devices_deleted: gone.into_iter().map(|device| (user.clone(), device)).collect(),
+        ..Rows::default()
+    };
+    announce(env, rows, &changed, tokens).await?;
+    Ok(Some(changed))
+}
+
+/// Adds a device to the view, for [`announce`].
+#[must_use]
+pub fn with_device(view: &UserView, row: &device::Model) -> UserView {
+    let mut changed = view.clone();
+    let device = DeviceView {
+        display_name: row.display_name.clone(),
+        ..DeviceView::default()
+    };
+    Arc::make_mut(&mut changed.devices).insert(row.device_id.as_str().into(), device);
+    changed
+}
+
+/// Commits `rows` with a change of the user's device list, publishes the new view and forgets deleted access tokens.
+///
+/// # Errors
+/// `Unavailable` when nothing was written.
+pub async fn announce(env: &Env, mut rows: Rows, changed: &UserView, tokens_gone: Vec<Vec<u8>>) -> Outcome<()> {
+    let user = changed.user_id.clone();
+    rows.device_list_changes.push(device_list_change::Model {
+        pos: 0,
+        user_id: user.to_string(),
+    });
+    let concerned = interested_users(env, &user).await?;
+    let (users, tokens, view) = (env.users.clone(), env.tokens.clone(), Arc::new(changed.clone()));
+    let publish = move |base: StreamPos| {
+        users.publish(user.clone(), view);
+        auth::invalidate(&tokens, &tokens_gone);
+        vec![Fact {
+            pos: base,
+            users: concerned,
+            kind: FactKind::DeviceList { user },
+        }]
+    };
+    env.journal
+        .submit(Submission {
+            rows,
+            positions: 1,
+            publish: Box::new(publish),
+        })
+        .await?;
+    Ok(())
 }

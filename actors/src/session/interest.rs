@@ -13,6 +13,9 @@ use crate::error::Outcome;
 /// `Unavailable` when the database does not answer.
 pub async fn interested_users(env: &Env, user: &UserId) -> Outcome<Arc<[OwnedUserId]>> {
     let sharing = env.store.local_users_sharing_rooms(user.as_str()).await?;
-    let others = sharing.iter().filter_map(|id| UserId::parse(id).ok()).filter(|id| id != user);
+    let others = sharing
+        .iter()
+        .filter_map(|id| UserId::parse(id).ok())
+        .filter(|id| id != user);
     Ok(others.chain([user.to_owned()]).collect())
 }

@@ -85,7 +85,12 @@ fn build(user_id: OwnedUserId, rows: UserRows) -> UserView {
         deactivated: rows.user.deactivated,
         locked: rows.user.locked,
         suspended: rows.user.suspended,
-        profile: Arc::new(rows.profile.into_iter().map(|field| (field.name, field.value)).collect()),
+        profile: Arc::new(
+            rows.profile
+                .into_iter()
+                .map(|field| (field.name, field.value))
+                .collect(),
+        ),
         devices: Arc::new(devices),
     }
 }

@@ -77,8 +77,16 @@ mod tests {
     fn check(name: &str, expected: Result<&str, ()>) {
         let id = user_id(name, server_name!("hs.example"));
         match expected {
-            Ok(local) => assert_eq!(id.map(|id| id.localpart().to_owned()).ok().as_deref(), Some(local), "{name}"),
-            Err(()) => assert_eq!(id.err().and_then(|e| e.errcode().map(str::to_owned)).as_deref(), Some("M_INVALID_USERNAME"), "{name}"),
+            Ok(local) => assert_eq!(
+                id.map(|id| id.localpart().to_owned()).ok().as_deref(),
+                Some(local),
+                "{name}"
+            ),
+            Err(()) => assert_eq!(
+                id.err().and_then(|e| e.errcode().map(str::to_owned)).as_deref(),
+                Some("M_INVALID_USERNAME"),
+                "{name}"
+            ),
         }
     }
 
@@ -88,7 +96,17 @@ mod tests {
         check("Alice.B", Ok("alice.b"));
         check("a-b_c=d/e+f.9", Ok("a-b_c=d/e+f.9"));
         check("9lives", Ok("9lives"));
-        for bad in ["", "a b", "a!", "@alice", "alice:hs.example", "ä", "a\0b", "12345", "_bridge"] {
+        for bad in [
+            "",
+            "a b",
+            "a!",
+            "@alice",
+            "alice:hs.example",
+            "ä",
+            "a\0b",
+            "12345",
+            "_bridge",
+        ] {
             check(bad, Err(()));
         }
         check(&"a".repeat(243), Ok(&"a".repeat(243)));
@@ -99,7 +117,11 @@ mod tests {
     fn logins_name_local_parts_or_whole_ids() {
         let server = server_name!("hs.example");
         for name in ["alice", "@alice:hs.example", "Alice", "@Alice:hs.example"] {
-            assert_eq!(meant(name, server).as_deref().map(UserId::as_str), Some("@alice:hs.example"), "{name}");
+            assert_eq!(
+                meant(name, server).as_deref().map(UserId::as_str),
+                Some("@alice:hs.example"),
+                "{name}"
+            );
         }
         assert_eq!(meant("@alice:other.example", server), None);
     }

@@ -23,11 +23,15 @@ pub async fn hash(env: &Env, password: &str) -> Outcome<Secret> {
         return Err(DomainError::matrix(400, "M_WEAK_PASSWORD", "The password is empty"));
     }
     if password.len() > MAX_BYTES {
-        return Err(DomainError::invalid_param(format!("A password has at most {MAX_BYTES} bytes")));
+        return Err(DomainError::invalid_param(format!(
+            "A password has at most {MAX_BYTES} bytes"
+        )));
     }
     let argon = hasher(&env.settings)?;
     let (password, salt) = (password.to_owned(), env.rng.bytes::<16>());
-    env.cpu.run(Class::Password, move || compute(&argon, &password, &salt)).await?
+    env.cpu
+        .run(Class::Password, move || compute(&argon, &password, &salt))
+        .await?
 }
 
 /// Whether this is the user's password. False for users without one and for users that do not exist, after the same
@@ -89,7 +93,11 @@ mod tests {
     #[test]
     fn a_hash_is_a_phc_string_and_keeps_its_parameters() {
         let hash = compute(&argon(16), "secret", &[7; 16]).expect("a hash");
-        assert!(hash.expose().starts_with("$argon2id$v=19$m=16,t=1,p=1$"), "{}", hash.expose());
+        assert!(
+            hash.expose().starts_with("$argon2id$v=19$m=16,t=1,p=1$"),
+            "{}",
+            hash.expose()
+        );
         let now = argon(8);
         assert!(now.verify_password(b"secret", hash.expose()).is_ok());
         assert!(now.verify_password(b"other", hash.expose()).is_err());

@@ -46,7 +46,12 @@ impl LastSeen {
         if identity.appservice.is_some() || self.lately.contains_key(&key) {
             return;
         }
-        let agent: String = user_agent.unwrap_or_default().chars().filter(|c| *c != '\0').take(MAX_AGENT).collect();
+        let agent: String = user_agent
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| *c != '\0')
+            .take(MAX_AGENT)
+            .collect();
         let note = Seen {
             user_id: key.0.to_string(),
             device_id: key.1.to_string(),

@@ -73,11 +73,7 @@ impl Store {
     }
 
     /// An account with all that its view shows; `account_data_types` names the global account data wanted.
-    pub async fn user_rows(
-        &self,
-        user_id: &str,
-        account_data_types: &[&str],
-    ) -> Result<Option<UserRows>, StoreError> {
+    pub async fn user_rows(&self, user_id: &str, account_data_types: &[&str]) -> Result<Option<UserRows>, StoreError> {
         let Some(user) = self.user(user_id).await? else {
             return Ok(None);
         };
@@ -116,11 +112,17 @@ impl Store {
         let tx = self.begin().await?;
         tx.insert::<user::Entity>(std::slice::from_ref(user)).await?;
         tx.upsert::<profile_field::Entity>(profile).await?;
-        if let Some(NewLogin { device, access, refresh }) = login {
+        if let Some(NewLogin {
+            device,
+            access,
+            refresh,
+        }) = login
+        {
             tx.insert_new::<device::Entity>(std::slice::from_ref(device)).await?;
             tx.insert::<access_token::Entity>(std::slice::from_ref(access)).await?;
             if let Some(refresh) = refresh {
-                tx.insert::<refresh_token::Entity>(std::slice::from_ref(refresh)).await?;
+                tx.insert::<refresh_token::Entity>(std::slice::from_ref(refresh))
+                    .await?;
             }
         }
         tx.commit().await
@@ -129,7 +131,11 @@ impl Store {
     /// A new password, `None` for none.
     pub async fn set_password(&self, user_id: &str, hash: Option<&str>) -> Result<(), StoreError> {
         let sql = "UPDATE \"user\" SET password_hash = $2 WHERE user_id = $1";
-        self.one_user(self.writer().exec(sql, params![user_id, hash.map(str::to_owned)]).await?)
+        self.one_user(
+            self.writer()
+                .exec(sql, params![user_id, hash.map(str::to_owned)])
+                .await?,
+        )
     }
 
     /// What an administrator may set.
@@ -148,7 +154,11 @@ impl Store {
     fn one_user(&self, actual: u64) -> Result<(), StoreError> {
         match actual {
             1 => Ok(()),
-            _ => Err(StoreError::RowsAffected { table: "user", expected: 1, actual }),
+            _ => Err(StoreError::RowsAffected {
+                table: "user",
+                expected: 1,
+                actual,
+            }),
         }
     }
 
@@ -231,7 +241,11 @@ impl Store {
                 let last = "SELECT MAX(filter_id) FROM filter WHERE user_id = $1";
                 let last: Option<Option<i64>> = tx.scalar(last, params![user_id]).await?;
                 let id = last.flatten().map_or(0, |last| last + 1);
-                let row = filter::Model { user_id: user_id.to_owned(), filter_id: id, json: json.to_owned() };
+                let row = filter::Model {
+                    user_id: user_id.to_owned(),
+                    filter_id: id,
+                    json: json.to_owned(),
+                };
                 tx.insert::<filter::Entity>(&[row]).await?;
                 id
             }
@@ -250,6 +264,19 @@ impl Store {
     pub async fn device(&self, user_id: &str, device_id: &str) -> Result<Option<device::Model>, StoreError> {
         let sql = "SELECT * FROM device WHERE user_id = $1 AND device_id = $2";
         self.reader().one(sql, params![user_id, device_id]).await
+    }
+
+    /// Gives a device another name, or none.
+    pub async fn rename_device(&self, user_id: &str, device_id: &str, name: Option<&str>) -> Result<(), StoreError> {
+        let sql = "UPDATE device SET display_name = $3 WHERE user_id = $1 AND device_id = $2";
+        let values = params![user_id, device_id, name.map(str::to_owned)];
+        self.writer().exec(sql, values).await.map(|_| ())
+    }
+
+    /// A user's cross-signing keys as JSON texts.
+    pub async fn cross_signing_texts(&self, user_id: &str) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT json FROM cross_signing_key WHERE user_id = $1";
+        self.reader().column(sql, params![user_id]).await
     }
 
     /// Notes when and from where devices were seen; unknown devices are ignored.

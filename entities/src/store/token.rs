@@ -129,7 +129,8 @@ impl Store {
     /// Stores a short-lived token and forgets those that have expired.
     pub async fn create_short_token(&self, token: &short_token::Model, now: i64) -> Result<(), StoreError> {
         let tx = self.begin().await?;
-        tx.exec("DELETE FROM short_token WHERE expires_ts < $1", params![now]).await?;
+        tx.exec("DELETE FROM short_token WHERE expires_ts < $1", params![now])
+            .await?;
         tx.insert::<short_token::Entity>(std::slice::from_ref(token)).await?;
         tx.commit().await
     }
@@ -205,7 +206,8 @@ async fn insert_tokens(
 ) -> Result<(), StoreError> {
     tx.insert::<access_token::Entity>(std::slice::from_ref(access)).await?;
     if let Some(refresh) = refresh {
-        tx.insert::<refresh_token::Entity>(std::slice::from_ref(refresh)).await?;
+        tx.insert::<refresh_token::Entity>(std::slice::from_ref(refresh))
+            .await?;
     }
     Ok(())
 }
