@@ -317,7 +317,7 @@ fn may_follow(flows: &[Flow], completed: &[Stage], next: Stage) -> bool {
 }
 
 fn is_complete(flows: &[Flow], completed: &[Stage]) -> bool {
-    flows.iter().any(|flow| *flow == completed)
+    flows.contains(&completed)
 }
 
 fn challenge(flows: &[Flow], session: &str, completed: &[Stage], error: Option<(&str, &str)>) -> DomainError {
