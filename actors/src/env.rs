@@ -19,6 +19,7 @@ use crate::session::sync::unread::UnreadCache;
 use crate::session::auth::{self, TokenCache};
 use crate::session::load::UserCache;
 use crate::session::seen::LastSeen;
+use crate::session::shared_secret::Nonces;
 use crate::session::uia::Uia;
 use crate::session::view::UserView;
 use crate::settings::Settings;
@@ -66,6 +67,8 @@ pub struct Env {
     pub seen: LastSeen,
     /// User-interactive authentications under way.
     pub uia: Uia,
+    /// For registration by a shared secret.
+    pub nonces: Nonces,
 }
 
 /// What [`Env::open`] builds from.
@@ -123,6 +126,7 @@ impl Env {
             tokens: Arc::new(auth::new_cache()),
             seen: LastSeen::start(&io, store.clone()),
             uia: Uia::new(settings.uia_timeout_ms),
+            nonces: Nonces::default(),
             key: Arc::new(key),
             settings,
             server_name,

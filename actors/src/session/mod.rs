@@ -15,6 +15,7 @@ pub mod load;
 pub mod localpart;
 pub mod password;
 pub mod seen;
+pub mod shared_secret;
 pub mod to_device;
 pub mod token;
 pub mod uia;
