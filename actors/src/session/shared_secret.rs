@@ -21,7 +21,9 @@ pub struct Nonces(Mutex<LruCache<String, Millis>>);
 
 impl Default for Nonces {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(NonZeroUsize::new(MAX_NONCES).unwrap_or(NonZeroUsize::MIN))))
+        Self(Mutex::new(LruCache::new(
+            NonZeroUsize::new(MAX_NONCES).unwrap_or(NonZeroUsize::MIN),
+        )))
     }
 }
 
@@ -57,11 +59,14 @@ pub fn is_mac(secret: &str, parts: &[&str], mac: &str) -> bool {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect();
     let digits = digits?;
     let (pairs, rest) = digits.as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
+    rest.is_empty()
+        .then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
 #[cfg(test)]
