@@ -12,6 +12,14 @@ use crate::error::StoreError;
 
 /// Prepared statements kept per connection: more than this program has texts.
 const STATEMENTS: usize = 512;
+/// Every statement here is a lookup by index. Left alone, the planner sorts a room's whole timeline to find its newest events
+/// (bitmap scan) as long as its statistics are old, and plans each statement anew five times per connection.
+const PLANNER: [(&str, &str); 4] = [
+    ("jit", "off"),
+    ("enable_bitmapscan", "off"),
+    ("random_page_cost", "1.1"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
 /// A connection that rested this long is pinged before use.
 const PING_AFTER: Duration = Duration::from_secs(30);
 
@@ -125,7 +133,8 @@ async fn open_postgres(options: &StoreOptions) -> Result<Inner, StoreError> {
         let read_only = if name == "read" { "on" } else { "off" };
         connect.map_sqlx_postgres_opts(move |o| {
             o.statement_cache_capacity(STATEMENTS)
-                .options([("default_transaction_read_only", read_only), ("jit", "off")])
+                .options([("default_transaction_read_only", read_only)])
+                .options(PLANNER)
         });
         Ok(Database::connect(connect).await?)
     };
