@@ -1,0 +1,31 @@
+//! The HTTP edge: parse, authenticate, limit, hand to the actors, render. No logic, no SQL.
+
+pub mod admin;
+pub mod auth;
+pub mod client;
+pub mod context;
+pub mod cors;
+pub mod dispatch;
+pub mod endpoint;
+pub mod error;
+pub mod limits;
+pub mod reply;
+pub mod ruma;
+pub mod state;
+pub mod trie;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use self::endpoint::Table;
+
+/// Every endpoint of the server.
+#[must_use]
+pub fn table() -> Table {
+    let mut table = Table::default();
+    client::routes(&mut table);
+    admin::routes(&mut table);
+    table
+}

@@ -1,0 +1,105 @@
+//! What all requests share.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actors::error::{DomainError, Outcome};
+use actors::hub::Hub;
+use actors::session::identity::Identity;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Method};
+use ruma::OwnedServerName;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::endpoint::Table;
+use super::limits::Limits;
+use crate::config::{Config, Resource};
+
+/// A request of another server, to be checked against its keys.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// As sent.
+    pub method: Method,
+    /// Path and query as sent.
+    pub uri: String,
+    /// With `Authorization: X-Matrix …`.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// What the edge itself needs of the hub. Tests bring their own.
+pub trait Backend: Send + Sync + 'static {
+    /// The runtime that handlers run on.
+    fn io(&self) -> &Handle;
+
+    /// Who an access token belongs to; `M_UNKNOWN_TOKEN` if nobody.
+    fn identify(self: Arc<Self>, token: String) -> BoxFuture<'static, Outcome<Arc<Identity>>>;
+
+    /// Which server signed a request.
+    fn origin(self: Arc<Self>, signed: Signed) -> BoxFuture<'static, Outcome<OwnedServerName>>;
+}
+
+impl Backend for Hub {
+    fn io(&self) -> &Handle {
+        &self.env().io
+    }
+
+    fn identify(self: Arc<Self>, token: String) -> BoxFuture<'static, Outcome<Arc<Identity>>> {
+        Box::pin(async move { actors::session::auth::identify(self.env(), &token).await })
+    }
+
+    fn origin(self: Arc<Self>, _signed: Signed) -> BoxFuture<'static, Outcome<OwnedServerName>> {
+        // Signatures of other servers cannot be checked without their keys.
+        Box::pin(async { Err(DomainError::matrix(401, "M_UNAUTHORIZED", "federation is not available")) })
+    }
+}
+
+/// What a listening address serves.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Parts of the server.
+    pub resources: Vec<Resource>,
+    /// The client's address is the last entry of `X-Forwarded-For`.
+    pub x_forwarded: bool,
+}
+
+/// Requests in progress, without those that wait for something to happen.
+const MAX_REQUESTS: usize = 4_096;
+/// Requests that wait for something to happen.
+const MAX_LONG_POLLS: usize = 50_000;
+
+/// Shared by all workers.
+pub struct HttpState<H = Hub> {
+    /// The way to the actors.
+    pub hub: Arc<H>,
+    /// The process's configuration.
+    pub config: Arc<Config>,
+    /// Every endpoint.
+    pub table: Table<H>,
+    /// The rate limits.
+    pub limits: Limits,
+    /// By local address; addresses that are not in here serve everything.
+    pub doors: HashMap<SocketAddr, Door>,
+    pub(super) requests: Arc<Semaphore>,
+    pub(super) long_polls: Arc<Semaphore>,
+}
+
+impl<H: Backend> HttpState<H> {
+    /// Ready to serve.
+    #[must_use]
+    pub fn new(hub: Arc<H>, config: Arc<Config>, table: Table<H>) -> Self {
+        Self {
+            limits: Limits::new(&config.rate_limits),
+            hub,
+            config,
+            table,
+            doors: HashMap::new(),
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            long_polls: Arc::new(Semaphore::new(MAX_LONG_POLLS)),
+        }
+    }
+}
