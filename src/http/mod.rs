@@ -9,10 +9,12 @@ pub mod dispatch;
 pub mod endpoint;
 pub mod error;
 pub mod limits;
+mod render;
 pub mod reply;
 pub mod ruma;
 pub mod state;
 pub mod trie;
+mod work;
 
 #[cfg(test)]
 mod testing;
