@@ -59,11 +59,16 @@ impl Policy {
 /// The access token of a request: the header's, or else the query's.
 #[must_use]
 pub fn token(headers: &HeaderMap, query: &str) -> Option<String> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-    });
-    bearer.or_else(|| query_param(query, "access_token")).filter(|token| !token.is_empty())
+    let bearer = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+        });
+    bearer
+        .or_else(|| query_param(query, "access_token"))
+        .filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -88,15 +93,28 @@ mod tests {
     #[test]
     fn guests_locked_users_and_strangers_stay_out() {
         let refused = |policy: Policy, identity: &Identity, log_out| {
-            policy.admit(identity, log_out).err().and_then(|e| e.errcode().map(ToOwned::to_owned))
+            policy
+                .admit(identity, log_out)
+                .err()
+                .and_then(|e| e.errcode().map(ToOwned::to_owned))
         };
         let user = identity("@a:x");
         assert_eq!(refused(Policy::User, &user, false), None);
         assert_eq!(refused(Policy::Admin, &user, false).as_deref(), Some("M_FORBIDDEN"));
-        let guest = Identity { is_guest: true, ..user.clone() };
-        assert_eq!(refused(Policy::User, &guest, false).as_deref(), Some("M_GUEST_ACCESS_FORBIDDEN"));
+        let guest = Identity {
+            is_guest: true,
+            ..user.clone()
+        };
+        assert_eq!(
+            refused(Policy::User, &guest, false).as_deref(),
+            Some("M_GUEST_ACCESS_FORBIDDEN")
+        );
         assert_eq!(refused(Policy::Guest, &guest, false), None);
-        let locked = Identity { is_locked: true, is_admin: true, ..user };
+        let locked = Identity {
+            is_locked: true,
+            is_admin: true,
+            ..user
+        };
         assert_eq!(refused(Policy::Admin, &locked, false).as_deref(), Some("M_USER_LOCKED"));
         assert_eq!(refused(Policy::User, &locked, true), None);
     }

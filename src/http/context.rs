@@ -96,7 +96,9 @@ impl RequestInfo {
 /// The first value of a parameter in a raw query, decoded.
 #[must_use]
 pub fn query_param(query: &str, name: &str) -> Option<String> {
-    url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
 }
 
 /// The surroundings of one request.
@@ -119,7 +121,9 @@ impl<H> Ctx<H> {
     /// # Errors
     /// 401 `M_MISSING_TOKEN` on endpoints that need no token.
     pub fn user(&self) -> Outcome<&Identity> {
-        self.identity.as_deref().ok_or_else(|| DomainError::missing_token("missing access token"))
+        self.identity
+            .as_deref()
+            .ok_or_else(|| DomainError::missing_token("missing access token"))
     }
 
     /// The server behind the request.
@@ -157,7 +161,10 @@ impl RawRequest {
     /// # Errors
     /// 500 when the path has fewer: a mistake in the registration.
     pub fn arg(&self, at: usize) -> Outcome<&str> {
-        self.args.get(at).map(String::as_str).ok_or_else(|| DomainError::internal(format!("no path argument {at}")))
+        self.args
+            .get(at)
+            .map(String::as_str)
+            .ok_or_else(|| DomainError::internal(format!("no path argument {at}")))
     }
 
     /// A path argument as an identifier or number.
@@ -166,7 +173,8 @@ impl RawRequest {
     /// 400 `M_INVALID_PARAM`.
     pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(&self, at: usize) -> Outcome<T> {
         let arg = self.arg(at)?;
-        arg.parse().map_err(|e| DomainError::invalid_param(format!("invalid path argument {arg:?}: {e}")))
+        arg.parse()
+            .map_err(|e| DomainError::invalid_param(format!("invalid path argument {arg:?}: {e}")))
     }
 
     /// The body as JSON of a known shape; an empty one counts as `{}`.

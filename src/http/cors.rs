@@ -3,10 +3,16 @@
 /// Set on every answer.
 pub const HEADERS: [(&str, &str); 4] = [
     ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, PATCH, HEAD, OPTIONS"),
+    (
+        "Access-Control-Allow-Methods",
+        "GET, POST, PUT, DELETE, PATCH, HEAD, OPTIONS",
+    ),
     (
         "Access-Control-Allow-Headers",
         "X-Requested-With, Content-Type, Authorization, Date, If-Match, If-None-Match, Range",
     ),
-    ("Access-Control-Expose-Headers", "ETag, Retry-After, Content-Range, Content-Disposition"),
+    (
+        "Access-Control-Expose-Headers",
+        "ETag, Retry-After, Content-Range, Content-Disposition",
+    ),
 ];

@@ -47,7 +47,13 @@ pub async fn dispatch<H: Backend>(
         millis = tracing::field::Empty,
         user = tracing::field::Empty,
     );
-    let work = Work { state: &state, endpoint, info, args, span: span.clone() };
+    let work = Work {
+        state: &state,
+        endpoint,
+        info,
+        args,
+        span: span.clone(),
+    };
     let outcome = work.run(payload).instrument(span.clone()).await;
     let reply = span.in_scope(|| {
         let reply = outcome.unwrap_or_else(|refusal| error::reply(&refusal, seed));
@@ -63,10 +69,21 @@ pub async fn dispatch<H: Backend>(
 
 fn measure(method: &Method, template: &'static str, status: u16, seconds: f64) {
     // The label's values are few: methods that have endpoints, and templates.
-    let method = if *method == Method::HEAD { "GET" } else { method.as_str() }.to_owned();
+    let method = if *method == Method::HEAD {
+        "GET"
+    } else {
+        method.as_str()
+    }
+    .to_owned();
     let labels = [("method", method), ("path", template.to_owned())];
-    metrics::counter!("http_requests_total", &[("status", status.to_string())].into_iter().chain(labels.clone()).collect::<Vec<_>>())
-        .increment(1);
+    metrics::counter!(
+        "http_requests_total",
+        &[("status", status.to_string())]
+            .into_iter()
+            .chain(labels.clone())
+            .collect::<Vec<_>>()
+    )
+    .increment(1);
     metrics::histogram!("http_request_duration_seconds", &labels).record(seconds);
 }
 
@@ -92,7 +109,11 @@ fn find<'s, H: Backend>(
         }
         Lookup::WrongMethod(methods) => {
             let allow: Vec<&str> = methods.into_iter().map(Method::as_str).collect();
-            let refusal = DomainError::matrix(405, "M_UNRECOGNIZED", "unrecognized request: the path has other methods");
+            let refusal = DomainError::matrix(
+                405,
+                "M_UNRECOGNIZED",
+                "unrecognized request: the path has other methods",
+            );
             Err((refusal, Some(allow.join(", "))))
         }
         Lookup::Unknown => Err((unknown(), None)),
@@ -120,17 +141,26 @@ fn read_head(request: &HttpRequest, method: Method, template: &'static str, door
         method,
         template,
         path_prefix: PathPrefix::of(template),
-        uri: uri.path_and_query().map_or_else(|| uri.path().to_owned(), |path| path.as_str().to_owned()),
+        uri: uri
+            .path_and_query()
+            .map_or_else(|| uri.path().to_owned(), |path| path.as_str().to_owned()),
         query: uri.query().unwrap_or_default().to_owned(),
         ip: client_address(request, &headers, door.is_some_and(|door| door.x_forwarded)),
-        user_agent: headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned),
+        user_agent: headers
+            .get(USER_AGENT)
+            .and_then(|value| value.to_str().ok())
+            .map(ToOwned::to_owned),
         headers,
         body: Bytes::new(),
     }
 }
 
 fn client_address(request: &HttpRequest, headers: &HeaderMap, x_forwarded: bool) -> IpAddr {
-    let peer = || request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let peer = || {
+        request
+            .peer_addr()
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip())
+    };
     let forwarded = x_forwarded.then(|| forwarded_for(headers)).flatten();
     forwarded.unwrap_or_else(peer).to_canonical()
 }
@@ -139,7 +169,10 @@ fn client_address(request: &HttpRequest, headers: &HeaderMap, x_forwarded: bool)
 fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     let line = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
     let entry = line.rsplit(',').next()?.trim();
-    let address = entry.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(entry);
+    let address = entry
+        .strip_prefix('[')
+        .and_then(|rest| rest.split(']').next())
+        .unwrap_or(entry);
     let without_port = || address.rsplit_once(':').and_then(|(host, _)| host.parse().ok());
     address.parse().ok().or_else(without_port)
 }

@@ -99,7 +99,11 @@ pub struct Table<H = Hub> {
 
 impl<H> Default for Table<H> {
     fn default() -> Self {
-        Self { endpoints: Vec::new(), trie: Trie::default(), conflicts: Vec::new() }
+        Self {
+            endpoints: Vec::new(),
+            trie: Trie::default(),
+            conflicts: Vec::new(),
+        }
     }
 }
 
@@ -154,7 +158,14 @@ impl<H: 'static> Table<H> {
     ) -> Registration<'_, H> {
         let run: Run<H> = Arc::new(move |ctx: Ctx<H>, call: Call| {
             let body = ctx.request.body.clone();
-            handler.call(ctx, RawRequest { args: call.args, body, stream: call.stream })
+            handler.call(
+                ctx,
+                RawRequest {
+                    args: call.args,
+                    body,
+                    stream: call.stream,
+                },
+            )
         });
         self.add(method, &mut std::iter::once(path), policy, None, BodyKind::Bytes, run)
     }
@@ -164,12 +175,21 @@ impl<H: 'static> Table<H> {
         policy: Policy,
         handler: F,
     ) -> Registration<'_, H> {
-        let run: Run<H> = Arc::new(move |ctx: Ctx<H>, call: Call| match parse::<R>(&ctx.request, &call.args) {
-            Ok(request) => handler.call(ctx, request),
-            Err(refusal) => Box::pin(std::future::ready(Err(refusal))),
-        });
+        let run: Run<H> = Arc::new(
+            move |ctx: Ctx<H>, call: Call| match parse::<R>(&ctx.request, &call.args) {
+                Ok(request) => handler.call(ctx, request),
+                Err(refusal) => Box::pin(std::future::ready(Err(refusal))),
+            },
+        );
         let class = <R as Metadata>::RATE_LIMITED.then_some(Class::Default);
-        self.add(R::METHOD, &mut R::PATH_BUILDER.all_paths(), policy, class, BodyKind::Json, run)
+        self.add(
+            R::METHOD,
+            &mut R::PATH_BUILDER.all_paths(),
+            policy,
+            class,
+            BodyKind::Json,
+            run,
+        )
     }
 
     fn add(
@@ -191,7 +211,11 @@ impl<H: 'static> Table<H> {
             }
             self.insert(&method, path, index);
         }
-        let class = if policy == Policy::Server { Some(class.unwrap_or(Class::Federation)) } else { class };
+        let class = if policy == Policy::Server {
+            Some(class.unwrap_or(Class::Federation))
+        } else {
+            class
+        };
         self.endpoints.push(Endpoint {
             policy,
             class,
@@ -203,7 +227,11 @@ impl<H: 'static> Table<H> {
             log_out,
             run,
         });
-        Registration { table: self, index, method }
+        Registration {
+            table: self,
+            index,
+            method,
+        }
     }
 
     fn insert(&mut self, method: &Method, path: &'static str, index: usize) {
@@ -232,7 +260,11 @@ impl<H: 'static> Table<H> {
     /// Every method and path template.
     #[must_use]
     pub fn paths(&self) -> Vec<(Method, &'static str)> {
-        self.trie.routes().into_iter().map(|route| (route.method.clone(), route.template)).collect()
+        self.trie
+            .routes()
+            .into_iter()
+            .map(|route| (route.method.clone(), route.template))
+            .collect()
     }
 }
 

@@ -12,7 +12,12 @@ use super::reply::Reply;
 pub fn reply(error: &DomainError, seed: bool) -> Reply {
     let mut answer = Answer::new();
     let status = match error {
-        DomainError::Matrix { status, errcode, message, extra } => {
+        DomainError::Matrix {
+            status,
+            errcode,
+            message,
+            extra,
+        } => {
             answer.0.clone_from(extra);
             answer.set("errcode", errcode.as_ref());
             answer.set("error", message.as_str());
@@ -24,7 +29,11 @@ pub fn reply(error: &DomainError, seed: bool) -> Reply {
         }
         DomainError::Unavailable { retry_after_ms, reason } => {
             tracing::warn!(reason, "unavailable");
-            answer.fill("M_UNKNOWN", "the server cannot answer at the moment", Some(*retry_after_ms));
+            answer.fill(
+                "M_UNKNOWN",
+                "the server cannot answer at the moment",
+                Some(*retry_after_ms),
+            );
             StatusCode::SERVICE_UNAVAILABLE
         }
         DomainError::Uiaa(body) => {
@@ -79,8 +88,15 @@ mod tests {
 
     fn seen(error: &DomainError, seed: bool) -> (u16, Value, Option<String>) {
         let reply = reply(error, seed);
-        let body = reply.bytes().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
-        let retry = reply.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let body = reply
+            .bytes()
+            .and_then(|bytes| serde_json::from_slice(bytes).ok())
+            .unwrap_or_default();
+        let retry = reply
+            .headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .map(ToOwned::to_owned);
         (reply.status.as_u16(), body, retry)
     }
 
@@ -96,7 +112,10 @@ mod tests {
     fn waiting_is_told_twice() {
         let (status, body, retry) = seen(&DomainError::Overloaded { retry_after_ms: 1_500 }, false);
         assert_eq!((status, retry.as_deref()), (429, Some("2")));
-        assert_eq!((&body["errcode"], &body["retry_after_ms"]), (&json!("M_LIMIT_EXCEEDED"), &json!(1_500)));
+        assert_eq!(
+            (&body["errcode"], &body["retry_after_ms"]),
+            (&json!("M_LIMIT_EXCEEDED"), &json!(1_500))
+        );
         let (status, body, retry) = seen(&DomainError::unavailable("the database is away"), false);
         assert_eq!((status, retry.as_deref()), (503, Some("1")));
         assert!(!body.to_string().contains("database"));
@@ -112,6 +131,9 @@ mod tests {
     #[test]
     fn interactive_authentication_is_answered_as_given() {
         let body = Map::from_iter([("flows".to_owned(), json!([])), ("session".to_owned(), json!("s"))]);
-        assert_eq!(seen(&DomainError::Uiaa(body), true), (401, json!({"flows": [], "session": "s"}), None));
+        assert_eq!(
+            seen(&DomainError::Uiaa(body), true),
+            (401, json!({"flows": [], "session": "s"}), None)
+        );
     }
 }

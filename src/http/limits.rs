@@ -69,7 +69,9 @@ impl Classes {
             config.federation,
             config.key_claim,
         ];
-        config.enabled.then(|| Arc::new(Self(limits.into_iter().map(limiter).collect())))
+        config
+            .enabled
+            .then(|| Arc::new(Self(limits.into_iter().map(limiter).collect())))
     }
 }
 
@@ -109,11 +111,17 @@ impl Limits {
         }
         let limiter = &classes.0[class as usize];
         let hash = self.hasher.hash_one(caller);
-        let key = if limiter.len() < MAX_CALLERS { hash } else { hash % SHARED };
+        let key = if limiter.len() < MAX_CALLERS {
+            hash
+        } else {
+            hash % SHARED
+        };
         limiter.check_key(&key).map_err(|until| {
             let wait = until.wait_time_from(DefaultClock::default().now());
             metrics::counter!("http_rate_limited_total", "class" => format!("{class:?}")).increment(1);
-            DomainError::Overloaded { retry_after_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1) }
+            DomainError::Overloaded {
+                retry_after_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1),
+            }
         })
     }
 }
@@ -123,7 +131,13 @@ mod tests {
     use super::*;
 
     fn config() -> RateLimits {
-        RateLimits { login: RateLimit { per_second: 0.01, burst: 2 }, ..RateLimits::default() }
+        RateLimits {
+            login: RateLimit {
+                per_second: 0.01,
+                burst: 2,
+            },
+            ..RateLimits::default()
+        }
     }
 
     #[test]
@@ -145,7 +159,10 @@ mod tests {
         for _ in 0..2 {
             assert!(limits.check(Class::Login, &1).is_ok());
         }
-        limits.reload(&RateLimits { enabled: false, ..config() });
+        limits.reload(&RateLimits {
+            enabled: false,
+            ..config()
+        });
         for _ in 0..9 {
             assert!(limits.check(Class::Login, &1).is_ok());
         }
@@ -153,12 +170,23 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let limits = Limits::new(&RateLimits { login: RateLimit { per_second: 0.01, burst: 9 }, ..config() });
+        let limits = Limits::new(&RateLimits {
+            login: RateLimit {
+                per_second: 0.01,
+                burst: 9,
+            },
+            ..config()
+        });
         for caller in 0..MAX_CALLERS + 5_000 {
             // Shared buckets may run out; only the memory matters here.
             let _outcome = limits.check(Class::Login, &caller);
         }
-        let classes = limits.classes.read().expect("no panic before").clone().expect("limits are on");
+        let classes = limits
+            .classes
+            .read()
+            .expect("no panic before")
+            .clone()
+            .expect("limits are on");
         assert!(classes.0[Class::Login as usize].len() <= MAX_CALLERS + usize::try_from(SHARED).expect("small"));
     }
 }

@@ -41,7 +41,10 @@ pub(super) fn response(reply: Reply) -> HttpResponse {
     }
     match reply.body {
         Body::Whole(bytes) => builder.body(bytes),
-        Body::Stream { size: Some(size), pieces } => builder.body(SizedStream::new(size, pieces)),
+        Body::Stream {
+            size: Some(size),
+            pieces,
+        } => builder.body(SizedStream::new(size, pieces)),
         Body::Stream { size: None, pieces } => builder.streaming(pieces),
     }
 }

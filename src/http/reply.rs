@@ -37,7 +37,11 @@ impl Reply {
     /// Any status and body.
     #[must_use]
     pub fn raw(status: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
-        Self { status, headers, body: Body::Whole(body.into()) }
+        Self {
+            status,
+            headers,
+            body: Body::Whole(body.into()),
+        }
     }
 
     /// A typed response.
@@ -83,7 +87,11 @@ impl Reply {
     /// 200 with a body piece by piece. The pieces are made on the threads that serve HTTP: no long computation.
     #[must_use]
     pub fn stream(size: Option<u64>, pieces: BoxStream<'static, std::io::Result<Bytes>>) -> Self {
-        Self { status: StatusCode::OK, headers: HeaderMap::new(), body: Body::Stream { size, pieces } }
+        Self {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Body::Stream { size, pieces },
+        }
     }
 
     /// Another status.
@@ -101,7 +109,9 @@ impl Reply {
     where
         V: TryInto<HeaderValue, Error = InvalidHeaderValue>,
     {
-        let value = value.try_into().map_err(|e| DomainError::internal(format!("header {name}: {e}")))?;
+        let value = value
+            .try_into()
+            .map_err(|e| DomainError::internal(format!("header {name}: {e}")))?;
         self.headers.insert(name, value);
         Ok(self)
     }

@@ -21,7 +21,10 @@ pub fn parse<R: IncomingRequest>(info: &RequestInfo, args: &[String]) -> Outcome
 fn rebuild(info: &RequestInfo) -> Outcome<http::Request<&[u8]>> {
     let mut request = http::Request::new(&info.body[..]);
     *request.method_mut() = info.method.clone();
-    *request.uri_mut() = info.uri.parse().map_err(|e| DomainError::invalid_param(format!("invalid address: {e}")))?;
+    *request.uri_mut() = info
+        .uri
+        .parse()
+        .map_err(|e| DomainError::invalid_param(format!("invalid address: {e}")))?;
     *request.headers_mut() = info.headers.clone();
     Ok(request)
 }

@@ -54,7 +54,13 @@ impl Backend for Hub {
 
     fn origin(self: Arc<Self>, _signed: Signed) -> BoxFuture<'static, Outcome<OwnedServerName>> {
         // Signatures of other servers cannot be checked without their keys.
-        Box::pin(async { Err(DomainError::matrix(401, "M_UNAUTHORIZED", "federation is not available")) })
+        Box::pin(async {
+            Err(DomainError::matrix(
+                401,
+                "M_UNAUTHORIZED",
+                "federation is not available",
+            ))
+        })
     }
 }
 

@@ -54,7 +54,10 @@ impl Backend for Fake {
     }
 
     fn origin(self: Arc<Self>, signed: Signed) -> BoxFuture<'static, Outcome<OwnedServerName>> {
-        let origin = signed.headers.get("x-origin").and_then(|value| value.to_str().ok()?.try_into().ok());
+        let origin = signed
+            .headers
+            .get("x-origin")
+            .and_then(|value| value.to_str().ok()?.try_into().ok());
         Box::pin(async { origin.ok_or_else(|| DomainError::matrix(401, "M_UNAUTHORIZED", "not signed")) })
     }
 }

@@ -52,7 +52,13 @@ pub enum Lookup<'t, T> {
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
-        Self { literals: HashMap::new(), variable: None, empty: false, leaf: Vec::new(), rest: Vec::new() }
+        Self {
+            literals: HashMap::new(),
+            variable: None,
+            empty: false,
+            leaf: Vec::new(),
+            rest: Vec::new(),
+        }
     }
 }
 
@@ -69,7 +75,10 @@ fn variable(segment: &str) -> Option<&str> {
 
 /// The names of a template's variables, in order, without the `*` of a rest.
 pub fn variables(template: &'static str) -> impl Iterator<Item = &'static str> {
-    template.split('/').filter_map(variable).map(|name| name.trim_end_matches('*'))
+    template
+        .split('/')
+        .filter_map(variable)
+        .map(|name| name.trim_end_matches('*'))
 }
 
 impl<T> Trie<T> {
@@ -79,7 +88,14 @@ impl<T> Trie<T> {
         for segment in template.split('/').skip(1) {
             match variable(segment) {
                 Some(name) if name.ends_with('*') => {
-                    return add(&mut node.rest, Route { method, template, value });
+                    return add(
+                        &mut node.rest,
+                        Route {
+                            method,
+                            template,
+                            value,
+                        },
+                    );
                 }
                 Some(name) => {
                     node = node.variable.get_or_insert_default();
@@ -88,12 +104,21 @@ impl<T> Trie<T> {
                 None => node = node.literals.entry(segment).or_default(),
             }
         }
-        add(&mut node.leaf, Route { method, template, value })
+        add(
+            &mut node.leaf,
+            Route {
+                method,
+                template,
+                value,
+            },
+        )
     }
 
     /// Looks a raw (still encoded) path up. Literal segments win over variables; `HEAD` is answered by `GET`.
     pub fn lookup(&self, method: &Method, path: &str) -> Lookup<'_, T> {
-        let Some(path) = path.strip_prefix('/') else { return Lookup::Unknown };
+        let Some(path) = path.strip_prefix('/') else {
+            return Lookup::Unknown;
+        };
         let mut segments = Vec::new();
         for raw in path.split('/') {
             if segments.len() == MAX_SEGMENTS {
@@ -105,9 +130,15 @@ impl<T> Trie<T> {
             }
         }
         let mut taken = Vec::new();
-        let Some((routes, rest)) = self.root.find(&segments, 0, &mut taken) else { return Lookup::Unknown };
+        let Some((routes, rest)) = self.root.find(&segments, 0, &mut taken) else {
+            return Lookup::Unknown;
+        };
         let wanted = routes.iter().find(|route| route.method == *method);
-        let get = || routes.iter().find(|route| *method == Method::HEAD && route.method == Method::GET);
+        let get = || {
+            routes
+                .iter()
+                .find(|route| *method == Method::HEAD && route.method == Method::GET)
+        };
         match wanted.or_else(get) {
             Some(route) => {
                 let mut args: Vec<String> = taken.iter().map(|at| segments[*at].clone().into_owned()).collect();
@@ -147,11 +178,19 @@ impl<T> Node<T> {
         let Some(segment) = segments.get(at) else {
             return (!self.leaf.is_empty()).then_some((&self.leaf, None));
         };
-        if let Some(hit) = self.literals.get(&**segment).and_then(|node| node.find(segments, at + 1, taken)) {
+        if let Some(hit) = self
+            .literals
+            .get(&**segment)
+            .and_then(|node| node.find(segments, at + 1, taken))
+        {
             return Some(hit);
         }
         let last = at + 1 == segments.len();
-        if let Some(node) = self.variable.as_deref().filter(|node| !segment.is_empty() || (last && node.empty)) {
+        if let Some(node) = self
+            .variable
+            .as_deref()
+            .filter(|node| !segment.is_empty() || (last && node.empty))
+        {
             taken.push(at);
             if let Some(hit) = node.find(segments, at + 1, taken) {
                 return Some(hit);
@@ -187,7 +226,8 @@ mod tests {
     fn trie(order: impl IntoIterator<Item = usize>) -> Trie<usize> {
         let mut trie = Trie::default();
         for index in order {
-            trie.insert(Method::GET, TEMPLATES[index], index).expect("the templates differ");
+            trie.insert(Method::GET, TEMPLATES[index], index)
+                .expect("the templates differ");
         }
         trie.insert(Method::PUT, TEMPLATES[4], 100).expect("another method");
         trie
@@ -217,8 +257,14 @@ mod tests {
         let trie = trie(0..TEMPLATES.len());
         let base = "/_matrix/client/v3/rooms/!r:x/state";
         assert_eq!(get(&trie, base), found(1, &["!r:x"]));
-        assert_eq!(get(&trie, &format!("{base}/m.room.name")), found(2, &["!r:x", "m.room.name"]));
-        assert_eq!(get(&trie, &format!("{base}/m.room.name/")), found(3, &["!r:x", "m.room.name", ""]));
+        assert_eq!(
+            get(&trie, &format!("{base}/m.room.name")),
+            found(2, &["!r:x", "m.room.name"])
+        );
+        assert_eq!(
+            get(&trie, &format!("{base}/m.room.name/")),
+            found(3, &["!r:x", "m.room.name", ""])
+        );
         assert_eq!(get(&trie, &format!("{base}/")), None);
         assert_eq!(get(&trie, "/_matrix/client/v3/profile//displayname"), None);
         assert_eq!(get(&trie, "/_matrix/client/v3/profile/@a:x/"), None);
@@ -241,9 +287,14 @@ mod tests {
     fn unknown_paths_and_wrong_methods_differ() {
         let trie = trie(0..TEMPLATES.len());
         let send = "/_matrix/client/v3/rooms/!r:x/send/m.text/1";
-        assert!(matches!(trie.lookup(&Method::DELETE, send), Lookup::WrongMethod(m) if m == [Method::GET, Method::PUT]));
+        assert!(
+            matches!(trie.lookup(&Method::DELETE, send), Lookup::WrongMethod(m) if m == [Method::GET, Method::PUT])
+        );
         assert!(matches!(trie.lookup(&Method::HEAD, send), Lookup::Found(..)));
-        assert!(matches!(trie.lookup(&Method::GET, "/_matrix/client/v3/nothing"), Lookup::Unknown));
+        assert!(matches!(
+            trie.lookup(&Method::GET, "/_matrix/client/v3/nothing"),
+            Lookup::Unknown
+        ));
         assert!(matches!(trie.lookup(&Method::GET, "*"), Lookup::Unknown));
         assert!(matches!(trie.lookup(&Method::GET, &"/a".repeat(100)), Lookup::Unknown));
     }
@@ -251,9 +302,15 @@ mod tests {
     #[test]
     fn a_path_is_registered_once() {
         let mut trie = trie(0..TEMPLATES.len());
-        assert_eq!(trie.insert(Method::GET, "/_matrix/client/v3/profile/{userId}", 1), Err(1));
+        assert_eq!(
+            trie.insert(Method::GET, "/_matrix/client/v3/profile/{userId}", 1),
+            Err(1)
+        );
         assert_eq!(trie.routes().len(), TEMPLATES.len() + 1);
-        assert_eq!(variables(TEMPLATES[3]).collect::<Vec<_>>(), ["room_id", "event_type", "state_key"]);
+        assert_eq!(
+            variables(TEMPLATES[3]).collect::<Vec<_>>(),
+            ["room_id", "event_type", "state_key"]
+        );
         assert_eq!(variables(TEMPLATES[11]).collect::<Vec<_>>(), ["path"]);
     }
 

@@ -46,7 +46,11 @@ pub(super) struct Work<'s, H> {
 impl<H: Backend> Work<'_, H> {
     /// All stages.
     pub async fn run(mut self, mut payload: web::Payload) -> Outcome<Reply> {
-        let lane = if self.endpoint.long_poll { &self.state.long_polls } else { &self.state.requests };
+        let lane = if self.endpoint.long_poll {
+            &self.state.long_polls
+        } else {
+            &self.state.requests
+        };
         let busy = |_| DomainError::unavailable("too many requests in progress");
         let permit = lane.clone().try_acquire_owned().map_err(busy)?;
         let identity = self.authenticate().await?;
@@ -88,7 +92,9 @@ impl<H: Backend> Work<'_, H> {
 
     /// Counts the request against its caller's limit.
     fn count(&self, identity: Option<&Identity>) -> Outcome<()> {
-        let Some(class) = self.endpoint.class else { return Ok(()) };
+        let Some(class) = self.endpoint.class else {
+            return Ok(());
+        };
         match identity {
             Some(identity) if identity.unlimited => Ok(()),
             Some(identity) => self.state.limits.check(class, &identity.user_id),
@@ -117,7 +123,10 @@ impl<H: Backend> Work<'_, H> {
 
     fn check_length(&self) -> Outcome<()> {
         let limit = self.endpoint.body_limit;
-        let length = self.info.header(&CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+        let length = self
+            .info
+            .header(&CONTENT_LENGTH)
+            .and_then(|length| length.parse::<u64>().ok());
         let fits = length.is_none_or(|length| usize::try_from(length).is_ok_and(|length| length <= limit));
         if fits { Ok(()) } else { Err(too_large(limit)) }
     }
@@ -147,9 +156,20 @@ impl<H: Backend> Work<'_, H> {
         stream: Option<BodyStream>,
         permit: OwnedSemaphorePermit,
     ) -> Outcome<Reply> {
-        let Self { state, endpoint, info, args, span } = self;
-        let ctx =
-            Ctx { hub: state.hub.clone(), config: state.config.clone(), identity, origin, request: info };
+        let Self {
+            state,
+            endpoint,
+            info,
+            args,
+            span,
+        } = self;
+        let ctx = Ctx {
+            hub: state.hub.clone(),
+            config: state.config.clone(),
+            identity,
+            origin,
+            request: info,
+        };
         let run = endpoint.run.clone();
         let work = async move {
             // Parsing belongs to the task as well.
@@ -247,7 +267,11 @@ async fn feed(payload: &mut web::Payload, limit: usize, to_handler: mpsc::Sender
             Ok(Some(Err(e))) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, e.to_string())),
             Ok(Some(Ok(piece))) => {
                 total = total.saturating_add(piece.len());
-                if total > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(Some(piece)) }
+                if total > limit {
+                    Err(io::ErrorKind::FileTooLarge.into())
+                } else {
+                    Ok(Some(piece))
+                }
             }
         };
         let more = matches!(piece, Ok(Some(_)));
