@@ -12,4 +12,6 @@ pub mod rng;
 pub mod room;
 pub mod session;
 pub mod settings;
+pub mod stats;
 pub mod stream;
+pub mod supervisor;
