@@ -31,7 +31,13 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 5] = [Self::Loading, Self::Live, Self::Passivating, Self::Backoff, Self::Quarantined];
+    const ALL: [Self; 5] = [
+        Self::Loading,
+        Self::Live,
+        Self::Passivating,
+        Self::Backoff,
+        Self::Quarantined,
+    ];
 }
 
 /// The figures of one actor. They live from its first command until it is passivated.
@@ -127,7 +133,10 @@ impl ActorStats {
     /// Its phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        Phase::ALL.into_iter().find(|p| *p as u8 == self.phase.load(Relaxed)).unwrap_or(Phase::Loading)
+        Phase::ALL
+            .into_iter()
+            .find(|p| *p as u8 == self.phase.load(Relaxed))
+            .unwrap_or(Phase::Loading)
     }
 
     /// Commands that wait or run.
@@ -156,7 +165,8 @@ impl ActorStats {
         self.last_active.store(now, Relaxed);
         self.handled.fetch_add(commands as u64, Relaxed);
         self.batches.fetch_add(1, Relaxed);
-        self.last_batch_us.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.last_batch_us
+            .store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
     pub(crate) fn count_expired(&self, commands: u64) {
@@ -256,4 +266,3 @@ pub struct ActorInfo {
     /// Its share of the memory budget.
     pub weight: u64,
 }
-

@@ -83,7 +83,10 @@ impl LaneStats {
     /// Hands the counters to the metrics recorder.
     pub(crate) fn publish(&self) {
         let info = self.info();
-        let labels = [("kind", self.kind.as_str().to_owned()), ("arbiter", self.arbiter.to_string())];
+        let labels = [
+            ("kind", self.kind.as_str().to_owned()),
+            ("arbiter", self.arbiter.to_string()),
+        ];
         for (name, value) in [
             ("synapse_actors", info.actors),
             ("synapse_actors_loading", info.loading),
@@ -201,7 +204,10 @@ impl Registry {
 
     pub(crate) fn add_lane(&self, kind: Kind, arbiter: usize) -> Arc<LaneStats> {
         let lane = Arc::new(LaneStats::new(kind, arbiter));
-        self.lanes.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&lane));
+        self.lanes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&lane));
         lane
     }
 
@@ -266,6 +272,11 @@ impl Registry {
     /// The counters of every kind on every arbiter.
     #[must_use]
     pub fn totals(&self) -> Vec<LaneInfo> {
-        self.lanes.read().unwrap_or_else(PoisonError::into_inner).iter().map(|lane| lane.info()).collect()
+        self.lanes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|lane| lane.info())
+            .collect()
     }
 }

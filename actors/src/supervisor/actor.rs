@@ -17,8 +17,8 @@ use super::backoff::Faults;
 use super::entry::{Entry, Stage};
 use super::managed::{Managed, Missing};
 use super::messages::{
-    Busy, ChildDown, Deliver, Drain, ForgetAbsent, Frozen, Item, Loaded, Look, Passivate, Peek, Release, Retire, RetireMode, Wake,
-    Work, expired, fail_all,
+    Busy, ChildDown, Deliver, Drain, ForgetAbsent, Frozen, Item, Loaded, Look, Passivate, Peek, Release, Retire,
+    RetireMode, Wake, Work, expired, fail_all,
 };
 use crate::error::DomainError;
 use crate::stats::{ActorStats, LaneStats};
@@ -92,7 +92,10 @@ impl<M: Managed> Supervisor<M> {
         item.permits.seat = Some(seat);
         entry.touched = now;
         match entry.stage() {
-            Stage::Live { addr } if addr.connected() => addr.do_send(Work { item, kind: PhantomData }),
+            Stage::Live { addr } if addr.connected() => addr.do_send(Work {
+                item,
+                kind: PhantomData,
+            }),
             // Its death notice is on the way; should it be lost, this is the second detector.
             Stage::Live { .. } => {
                 let generation = entry.generation;
@@ -147,7 +150,9 @@ impl<M: Managed> Supervisor<M> {
     /// Publishes how many entries there are.
     pub fn count(&self) {
         self.lane.actors.store(self.entries.len() as u64, Relaxed);
-        self.lane.loading.store((self.loads_running + self.loads_waiting.len()) as u64, Relaxed);
+        self.lane
+            .loading
+            .store((self.loads_running + self.loads_waiting.len()) as u64, Relaxed);
     }
 
     /// The end of an entry.
@@ -174,11 +179,16 @@ impl<M: Managed> Supervisor<M> {
 
     /// Moves one actor towards its end.
     pub fn drain_one(&mut self, key: &Arc<str>) {
-        let Some(entry) = self.entries.peek_mut(&**key) else { return };
+        let Some(entry) = self.entries.peek_mut(&**key) else {
+            return;
+        };
         match entry.stage() {
             Stage::Live { addr } => {
                 let addr = addr.clone();
-                addr.do_send(Retire { mode: RetireMode::WhenDone, kind: PhantomData });
+                addr.do_send(Retire {
+                    mode: RetireMode::WhenDone,
+                    kind: PhantomData,
+                });
                 entry.set_stage(Stage::Passivating {
                     addr,
                     buffer: VecDeque::new(),
@@ -207,7 +217,10 @@ impl<M: Managed> Supervisor<M> {
     fn peek(&mut self, key: &str, reply: oneshot::Sender<Option<serde_json::Value>>) {
         match self.entries.peek_mut(key).map(Entry::stage) {
             Some(Stage::Live { addr } | Stage::Passivating { addr, .. }) => {
-                addr.do_send(Look { reply, kind: PhantomData });
+                addr.do_send(Look {
+                    reply,
+                    kind: PhantomData,
+                });
             }
             // The asker may be gone.
             _ => drop(reply.send(None)),

@@ -31,8 +31,17 @@ impl Arbiters {
                 Arbiter::with_tokio_rt(move || runtime)
             })
             .collect();
-        let lanes = threads.iter().map(|arbiter| Lane { handle: arbiter.handle(), lag_us: AtomicU64::new(0) }).collect();
-        Self { lanes, threads: Arc::new(Mutex::new(threads)) }
+        let lanes = threads
+            .iter()
+            .map(|arbiter| Lane {
+                handle: arbiter.handle(),
+                lag_us: AtomicU64::new(0),
+            })
+            .collect();
+        Self {
+            lanes,
+            threads: Arc::new(Mutex::new(threads)),
+        }
     }
 
     /// How many.
@@ -50,7 +59,10 @@ impl Arbiters {
     /// How late the newest no-op task of each ran.
     #[must_use]
     pub fn lags(&self) -> Vec<Duration> {
-        self.lanes.iter().map(|lane| Duration::from_micros(lane.lag_us.load(Relaxed))).collect()
+        self.lanes
+            .iter()
+            .map(|lane| Duration::from_micros(lane.lag_us.load(Relaxed)))
+            .collect()
     }
 
     /// Ends the threads, with whatever still lives on them. Blocks until they are gone; not to be called on one of them.
@@ -69,6 +81,8 @@ impl Arbiters {
     }
 
     pub(super) fn set_lag(&self, index: usize, lag: Duration) {
-        self.lanes[index].lag_us.store(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.lanes[index]
+            .lag_us
+            .store(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 }

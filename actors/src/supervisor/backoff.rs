@@ -61,14 +61,21 @@ impl Faults {
         self.last = Some(now);
         self.total += 1;
         self.recent.push_back(now);
-        while self.recent.front().is_some_and(|at| now.duration_since(*at) > settings.window) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|at| now.duration_since(*at) > settings.window)
+        {
             self.recent.pop_front();
         }
         if self.recent.len() >= settings.limit {
             self.recent.clear();
             return Verdict::Quarantine(settings.quarantine);
         }
-        let pause = settings.first.saturating_mul(1 << self.streak.min(20)).min(settings.cap);
+        let pause = settings
+            .first
+            .saturating_mul(1 << self.streak.min(20))
+            .min(settings.cap);
         self.streak += 1;
         let percent = 80 + u32::try_from(chance.min(1_000) * 40 / 1_000).unwrap_or(40);
         Verdict::Pause(pause.saturating_mul(percent) / 100)
@@ -76,7 +83,8 @@ impl Faults {
 
     /// Whether there is nothing left worth remembering.
     pub fn is_stale(&self, now: Instant, settings: &BackoffSettings) -> bool {
-        self.last.is_none_or(|last| now.duration_since(last) > settings.forget.max(settings.window))
+        self.last
+            .is_none_or(|last| now.duration_since(last) > settings.forget.max(settings.window))
     }
 }
 
@@ -86,7 +94,9 @@ mod tests {
 
     fn pauses(gap: Duration, n: usize, chance: u64) -> Vec<Verdict> {
         let (settings, start, mut faults) = (BackoffSettings::default(), Instant::now(), Faults::default());
-        (0..n).map(|i| faults.record(start + gap * u32::try_from(i).expect("small"), &settings, chance)).collect()
+        (0..n)
+            .map(|i| faults.record(start + gap * u32::try_from(i).expect("small"), &settings, chance))
+            .collect()
     }
 
     #[test]
@@ -98,20 +108,34 @@ mod tests {
                 Verdict::Quarantine(_) => panic!("four panics within a minute are not too many"),
             })
             .collect();
-        assert_eq!(millis, [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000, 30_000]);
+        assert_eq!(
+            millis,
+            [
+                100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000, 30_000
+            ]
+        );
     }
 
     #[test]
     fn five_within_a_minute_are_too_many() {
         let verdicts = pauses(Duration::from_secs(10), 6, 0);
         assert_eq!(verdicts[4], Verdict::Quarantine(Duration::from_secs(600)));
-        assert!(matches!(verdicts[5], Verdict::Pause(_)), "the count starts anew after a quarantine");
+        assert!(
+            matches!(verdicts[5], Verdict::Pause(_)),
+            "the count starts anew after a quarantine"
+        );
     }
 
     #[test]
     fn pauses_are_spread_by_a_fifth() {
-        assert_eq!(pauses(Duration::ZERO, 1, 0), [Verdict::Pause(Duration::from_millis(80))]);
-        assert_eq!(pauses(Duration::ZERO, 1, 1_000), [Verdict::Pause(Duration::from_millis(120))]);
+        assert_eq!(
+            pauses(Duration::ZERO, 1, 0),
+            [Verdict::Pause(Duration::from_millis(80))]
+        );
+        assert_eq!(
+            pauses(Duration::ZERO, 1, 1_000),
+            [Verdict::Pause(Duration::from_millis(120))]
+        );
     }
 
     #[test]
@@ -123,6 +147,9 @@ mod tests {
         assert!(!faults.is_stale(start + Duration::from_secs(200), &settings));
         let later = start + Duration::from_secs(301);
         assert!(faults.is_stale(later, &settings));
-        assert_eq!(faults.record(later, &settings, 500), Verdict::Pause(Duration::from_millis(100)));
+        assert_eq!(
+            faults.record(later, &settings, 500),
+            Verdict::Pause(Duration::from_millis(100))
+        );
     }
 }

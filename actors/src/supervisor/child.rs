@@ -114,7 +114,11 @@ impl<M: Managed> Child<M> {
         }
         self.ending = Ending::Frozen;
         let (key, generation) = (Arc::clone(&self.notice.key), self.notice.generation);
-        self.notice.supervisor.do_send(Frozen { key, generation, kind: PhantomData });
+        self.notice.supervisor.do_send(Frozen {
+            key,
+            generation,
+            kind: PhantomData,
+        });
     }
 
     fn hand_back(&mut self, ctx: &mut Context<Self>) {
@@ -172,7 +176,11 @@ impl<M: Managed> Handler<Retire<M>> for Child<M> {
             RetireMode::IfUnpinned if idle && !pinned() => ctx.stop(),
             RetireMode::IfIdle | RetireMode::IfUnpinned => {
                 let (key, generation) = (Arc::clone(&self.notice.key), self.notice.generation);
-                self.notice.supervisor.do_send(Busy { key, generation, kind: PhantomData });
+                self.notice.supervisor.do_send(Busy {
+                    key,
+                    generation,
+                    kind: PhantomData,
+                });
             }
         }
     }
@@ -199,13 +207,22 @@ struct Run<M: Managed> {
 
 impl<M: Managed> Run<M> {
     async fn batch(self, batch: Vec<Item<M>>) {
-        let Self { shared, lane, stats, turn, state, child } = self;
+        let Self {
+            shared,
+            lane,
+            stats,
+            turn,
+            state,
+            child,
+        } = self;
         let turn = if turn.is_some() { turn } else { stats.turn().await };
         let clock = &shared.fabric.clock;
         let began = clock.instant();
         let count = batch.len();
-        let (commands, waiting): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|item| (item.command, (item.reply, item.permits))).unzip();
+        let (commands, waiting): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|item| (item.command, (item.reply, item.permits)))
+            .unzip();
         let key = Arc::clone(stats.key());
         let ran = AssertUnwindSafe(async {
             match M::run(Arc::clone(&shared.env), key, state, commands).await {
@@ -226,14 +243,25 @@ impl<M: Managed> Run<M> {
         match ran {
             Ok((outcome, replies)) => {
                 // The child is told first, so that whoever has a reply observes the state after it.
-                child.do_send(BatchDone { outcome, kind: PhantomData });
+                child.do_send(BatchDone {
+                    outcome,
+                    kind: PhantomData,
+                });
                 answer::<M>(waiting, replies);
             }
             Err(panic) => {
                 let outcome = BatchOutcome::Panicked(panic_text(&*panic));
-                child.do_send(BatchDone { outcome, kind: PhantomData });
+                child.do_send(BatchDone {
+                    outcome,
+                    kind: PhantomData,
+                });
                 let count = waiting.len();
-                answer::<M>(waiting, (0..count).map(|_| Err(DomainError::unavailable("the actor failed"))).collect());
+                answer::<M>(
+                    waiting,
+                    (0..count)
+                        .map(|_| Err(DomainError::unavailable("the actor failed")))
+                        .collect(),
+                );
             }
         }
     }
@@ -243,7 +271,9 @@ fn answer<M: Managed>(waiting: Vec<(ReplyTo<M>, Permits)>, replies: Vec<Outcome<
     let mut replies = replies.into_iter();
     for (reply_to, permits) in waiting {
         drop(permits);
-        let reply = replies.next().unwrap_or_else(|| Err(DomainError::internal("a command was left without a reply")));
+        let reply = replies
+            .next()
+            .unwrap_or_else(|| Err(DomainError::internal("a command was left without a reply")));
         if let Some(reply_to) = reply_to {
             // Nobody waits: the command has run all the same.
             let _ = reply_to.send(reply);

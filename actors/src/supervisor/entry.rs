@@ -65,7 +65,12 @@ impl<M: Managed> Stage<M> {
 
 impl<M: Managed> Entry<M> {
     pub fn new(stats: Arc<ActorStats>, touched: Instant, first: Item<M>) -> Self {
-        Self { stats, generation: 0, touched, stage: Stage::loading(VecDeque::from([first])) }
+        Self {
+            stats,
+            generation: 0,
+            touched,
+            stage: Stage::loading(VecDeque::from([first])),
+        }
     }
 
     pub fn stage(&mut self) -> &mut Stage<M> {

@@ -50,17 +50,33 @@ impl<M: Managed> Handle<M> {
     pub fn start(fabric: &Fabric, env: Arc<M::Env>, settings: Settings) -> Self {
         let count = fabric.arbiters.len();
         let weight_capacity = settings.weight_capacity / count as u64;
-        let settings = Settings { weight_capacity, ..settings };
-        let shared = Arc::new(Shared { env, fabric: fabric.clone(), settings });
+        let settings = Settings {
+            weight_capacity,
+            ..settings
+        };
+        let shared = Arc::new(Shared {
+            env,
+            fabric: fabric.clone(),
+            settings,
+        });
         let lane = |index| {
             let stats = fabric.registry.add_lane(M::KIND, index);
             let (of_actor, shared) = (Arc::clone(&stats), Arc::clone(&shared));
-            let supervisor =
-                Supervisor::start_in_arbiter(fabric.arbiters.handle(index), move |_| Supervisor::new(shared, of_actor));
-            Lane { supervisor, in_flight: Arc::new(Semaphore::new(settings.in_flight)), stats }
+            let supervisor = Supervisor::start_in_arbiter(fabric.arbiters.handle(index), move |_| {
+                Supervisor::new(shared, of_actor)
+            });
+            Lane {
+                supervisor,
+                in_flight: Arc::new(Semaphore::new(settings.in_flight)),
+                stats,
+            }
         };
         let lanes = (0..count).map(lane).collect();
-        Self(Arc::new(Inner { shared, lanes, hasher: RandomState::new() }))
+        Self(Arc::new(Inner {
+            shared,
+            lanes,
+            hasher: RandomState::new(),
+        }))
     }
 
     fn lane(&self, key: &str) -> &Lane<M> {
@@ -81,9 +97,16 @@ impl<M: Managed> Handle<M> {
             command,
             reply,
             deadline: self.0.shared.fabric.clock.instant() + within,
-            permits: Permits { _lane: Some(permit), seat: None },
+            permits: Permits {
+                _lane: Some(permit),
+                seat: None,
+            },
         };
-        lane.supervisor.do_send(Deliver { key: Arc::from(key), item, kind: PhantomData });
+        lane.supervisor.do_send(Deliver {
+            key: Arc::from(key),
+            item,
+            kind: PhantomData,
+        });
         Ok(())
     }
 
@@ -107,7 +130,10 @@ impl<M: Managed> Handle<M> {
         match timeout(within, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(DomainError::unavailable(format!("the {} ended", M::KIND))),
-            Err(_) => Err(DomainError::unavailable(format!("the {} did not answer in time", M::KIND))),
+            Err(_) => Err(DomainError::unavailable(format!(
+                "the {} did not answer in time",
+                M::KIND
+            ))),
         }
     }
 
@@ -122,7 +148,10 @@ impl<M: Managed> Handle<M> {
     /// To be called when something was stored under a key other than by a creating command: a recent "nothing there" holds
     /// no longer for asks made after this.
     pub fn forget_absent(&self, key: &str) {
-        self.lane(key).supervisor.do_send(ForgetAbsent { key: Arc::from(key), kind: PhantomData });
+        self.lane(key).supervisor.do_send(ForgetAbsent {
+            key: Arc::from(key),
+            kind: PhantomData,
+        });
     }
 
     /// Whether an actor for the key is in memory, in any phase. Sends no message.
@@ -140,14 +169,21 @@ impl<M: Managed> Handle<M> {
     /// Lists this kind's actors. Sends no message.
     #[must_use]
     pub fn stats_list(&self, query: ListQuery) -> Vec<ActorInfo> {
-        self.registry().list(&ListQuery { kind: Some(M::KIND), ..query })
+        self.registry().list(&ListQuery {
+            kind: Some(M::KIND),
+            ..query
+        })
     }
 
     /// Looks at one actor; `None` when there is none in memory. Takes 1 s at most.
     pub async fn observe(&self, key: &str) -> Option<Observation> {
         let stats = self.registry().get(M::KIND, key)?;
         let (reply, answer) = oneshot::channel();
-        self.lane(key).supervisor.do_send(Peek { key: Arc::from(key), reply, kind: PhantomData });
+        self.lane(key).supervisor.do_send(Peek {
+            key: Arc::from(key),
+            reply,
+            kind: PhantomData,
+        });
         let answer = timeout(OBSERVE, answer).await;
         let down = matches!(stats.phase(), Phase::Backoff | Phase::Quarantined);
         let (status, state) = match answer {
@@ -158,7 +194,12 @@ impl<M: Managed> Handle<M> {
             Ok(Err(_)) => (Liveness::PostMortem, None),
             Err(_) => (Liveness::Timeout, None),
         };
-        Some(Observation { status, info: stats.info(), state, last_panic: stats.last_panic() })
+        Some(Observation {
+            status,
+            info: stats.info(),
+            state,
+            last_panic: stats.last_panic(),
+        })
     }
 
     /// Puts an actor out of memory if it is idle.
@@ -167,7 +208,11 @@ impl<M: Managed> Handle<M> {
     /// `Unavailable` when its supervisor does not answer within the kind's deadline.
     pub async fn passivate(&self, key: &str) -> Outcome<Passivation> {
         let (reply, answer) = oneshot::channel();
-        self.lane(key).supervisor.do_send(Passivate { key: Arc::from(key), reply, kind: PhantomData });
+        self.lane(key).supervisor.do_send(Passivate {
+            key: Arc::from(key),
+            reply,
+            kind: PhantomData,
+        });
         self.supervisor_says(answer).await
     }
 
@@ -177,7 +222,11 @@ impl<M: Managed> Handle<M> {
     /// `Unavailable` when its supervisor does not answer within the kind's deadline.
     pub async fn release(&self, key: &str) -> Outcome<bool> {
         let (reply, answer) = oneshot::channel();
-        self.lane(key).supervisor.do_send(Release { key: Arc::from(key), reply, kind: PhantomData });
+        self.lane(key).supervisor.do_send(Release {
+            key: Arc::from(key),
+            reply,
+            kind: PhantomData,
+        });
         self.supervisor_says(answer).await
     }
 
@@ -195,7 +244,10 @@ impl<M: Managed> Handle<M> {
         let done: Vec<_> = (self.0.lanes.iter())
             .map(|lane| {
                 let (reply, done) = oneshot::channel();
-                lane.supervisor.do_send(Drain { reply, kind: PhantomData });
+                lane.supervisor.do_send(Drain {
+                    reply,
+                    kind: PhantomData,
+                });
                 done
             })
             .collect();

@@ -27,7 +27,9 @@ impl<M: Managed> Supervisor<M> {
             return self.count();
         }
         let generation = self.next_generation();
-        let Some(entry) = self.entries.peek_mut(&*key) else { return };
+        let Some(entry) = self.entries.peek_mut(&*key) else {
+            return;
+        };
         entry.generation = generation;
         let stats = Arc::clone(&entry.stats);
         self.loads_running += 1;
@@ -35,7 +37,12 @@ impl<M: Managed> Supervisor<M> {
         let (shared, supervisor) = (Arc::clone(&self.shared), me.clone());
         self.shared.fabric.io.spawn(async move {
             let outcome = load(shared, Arc::clone(&key), stats).await;
-            supervisor.do_send(Loaded { key, generation, outcome, kind: PhantomData });
+            supervisor.do_send(Loaded {
+                key,
+                generation,
+                outcome,
+                kind: PhantomData,
+            });
         });
     }
 
@@ -43,13 +50,23 @@ impl<M: Managed> Supervisor<M> {
     fn next_load(&mut self, me: &Addr<Self>) {
         let now = self.now();
         while self.loads_running < self.shared.settings.loads {
-            let Some(key) = self.loads_waiting.pop_front() else { break };
-            let Some(entry) = self.entries.peek_mut(&*key) else { continue };
-            let Stage::Loading { buffer, .. } = entry.stage() else { continue };
+            let Some(key) = self.loads_waiting.pop_front() else {
+                break;
+            };
+            let Some(entry) = self.entries.peek_mut(&*key) else {
+                continue;
+            };
+            let Stage::Loading { buffer, .. } = entry.stage() else {
+                continue;
+            };
             let gone = prune(buffer, now);
             let wanted = !buffer.is_empty();
             self.lane.expired.fetch_add(gone, Relaxed);
-            if wanted { self.begin_load(key, me) } else { self.remove(&key) }
+            if wanted {
+                self.begin_load(key, me)
+            } else {
+                self.remove(&key)
+            }
         }
         self.count();
     }
@@ -57,8 +74,16 @@ impl<M: Managed> Supervisor<M> {
     pub(super) fn loaded(&mut self, key: &Arc<str>, generation: u64, outcome: LoadOutcome<M>, me: &Addr<Self>) {
         self.loads_running -= 1;
         self.next_load(me);
-        let Some(entry) = self.entries.peek_mut(&**key).filter(|entry| entry.generation == generation) else { return };
-        let Stage::Loading { recheck, .. } = entry.stage() else { return };
+        let Some(entry) = self
+            .entries
+            .peek_mut(&**key)
+            .filter(|entry| entry.generation == generation)
+        else {
+            return;
+        };
+        let Stage::Loading { recheck, .. } = entry.stage() else {
+            return;
+        };
         let again = std::mem::take(recheck);
         match outcome {
             LoadOutcome::Found(start) => {
@@ -77,7 +102,9 @@ impl<M: Managed> Supervisor<M> {
 
     /// Nothing is stored: the first creating command starts the actor, what came before it is refused.
     fn nothing_there(&mut self, key: &Arc<str>, me: &Addr<Self>) {
-        let Some(entry) = self.entries.peek_mut(&**key) else { return };
+        let Some(entry) = self.entries.peek_mut(&**key) else {
+            return;
+        };
         let mut buffer = entry.take_buffer();
         while let Some(item) = buffer.pop_front() {
             let env = &self.shared.env;
@@ -100,7 +127,9 @@ impl<M: Managed> Supervisor<M> {
     fn spawn_child(&mut self, key: &Arc<str>, start: Start<M>, mut queue: VecDeque<Item<M>>, me: &Addr<Self>) {
         let now = self.now();
         let generation = self.next_generation();
-        let Some(entry) = self.entries.peek_mut(&**key) else { return };
+        let Some(entry) = self.entries.peek_mut(&**key) else {
+            return;
+        };
         entry.generation = generation;
         self.lane.set_weight(&entry.stats, start.weight);
         if let Some(command) = start.first {
@@ -138,8 +167,18 @@ impl<M: Managed> Supervisor<M> {
 
     /// A child is gone.
     pub(super) fn child_down(&mut self, msg: ChildDown<M>, me: &Addr<Self>) {
-        let ChildDown { key, generation, panic, leftover, .. } = msg;
-        let Some(entry) = self.entries.peek_mut(&*key).filter(|entry| entry.generation == generation) else {
+        let ChildDown {
+            key,
+            generation,
+            panic,
+            leftover,
+            ..
+        } = msg;
+        let Some(entry) = self
+            .entries
+            .peek_mut(&*key)
+            .filter(|entry| entry.generation == generation)
+        else {
             return fail_all(leftover, &DomainError::unavailable("the actor failed"));
         };
         if let Some(text) = panic {
@@ -168,7 +207,9 @@ impl<M: Managed> Supervisor<M> {
     }
 
     pub(super) fn reload(&mut self, key: &Arc<str>, queue: VecDeque<Item<M>>, me: &Addr<Self>) {
-        let Some(entry) = self.entries.peek_mut(&**key) else { return };
+        let Some(entry) = self.entries.peek_mut(&**key) else {
+            return;
+        };
         entry.stats.count_restart();
         entry.set_stage(Stage::loading(queue));
         self.begin_load(Arc::clone(key), me);
@@ -178,7 +219,13 @@ impl<M: Managed> Supervisor<M> {
     pub(super) fn down(&mut self, key: &Arc<str>, generation: u64, text: String, me: &Addr<Self>) {
         let (now, next) = (self.now(), self.next_generation());
         let chance = self.shared.fabric.rng.below(1_001);
-        let Some(entry) = self.entries.peek_mut(&**key).filter(|entry| entry.generation == generation) else { return };
+        let Some(entry) = self
+            .entries
+            .peek_mut(&**key)
+            .filter(|entry| entry.generation == generation)
+        else {
+            return;
+        };
         // Its death is dealt with: a second notice of it means nothing.
         entry.generation = next;
         let faults = self.faults.entry(Arc::clone(key)).or_default();
@@ -197,7 +244,10 @@ impl<M: Managed> Supervisor<M> {
             Verdict::Quarantine(time) => {
                 self.lane.quarantined.fetch_add(1, Relaxed);
                 metrics::counter!("synapse_actor_quarantine_alarms_total", "kind" => M::KIND.as_str()).increment(1);
-                fail_all(entry.take_buffer(), &DomainError::unavailable("the actor failed too often"));
+                fail_all(
+                    entry.take_buffer(),
+                    &DomainError::unavailable("the actor failed too often"),
+                );
                 entry.set_stage(Stage::Quarantined { until: now + time });
             }
         }
@@ -208,23 +258,38 @@ impl<M: Managed> Supervisor<M> {
 
     fn pause(&mut self, key: &Arc<str>, generation: u64, pause: std::time::Duration, me: &Addr<Self>) {
         let until = self.now() + pause;
-        let Some(entry) = self.entries.peek_mut(&**key) else { return };
+        let Some(entry) = self.entries.peek_mut(&**key) else {
+            return;
+        };
         let mut buffer = entry.take_buffer();
         if pause > self.shared.settings.hold {
-            fail_all(std::mem::take(&mut buffer), &DomainError::unavailable("the actor failed"));
+            fail_all(
+                std::mem::take(&mut buffer),
+                &DomainError::unavailable("the actor failed"),
+            );
         }
         entry.set_stage(Stage::Backoff { until, buffer });
         // Not a future of this actor's context: every wake-up would poll them all.
         let (key, supervisor) = (Arc::clone(key), me.clone());
         self.shared.fabric.io.spawn(async move {
             tokio::time::sleep(pause).await;
-            supervisor.do_send(Wake { key, generation, kind: PhantomData });
+            supervisor.do_send(Wake {
+                key,
+                generation,
+                kind: PhantomData,
+            });
         });
     }
 
     /// A pause is over.
     pub(super) fn wake(&mut self, key: &Arc<str>, generation: u64, me: &Addr<Self>) {
-        let Some(entry) = self.entries.peek_mut(&**key).filter(|entry| entry.generation == generation) else { return };
+        let Some(entry) = self
+            .entries
+            .peek_mut(&**key)
+            .filter(|entry| entry.generation == generation)
+        else {
+            return;
+        };
         if matches!(entry.stage(), Stage::Backoff { .. }) {
             let queue = entry.take_buffer();
             self.reload(key, queue, me);

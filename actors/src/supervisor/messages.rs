@@ -104,7 +104,11 @@ pub(super) struct Start<M: Managed> {
 
 impl<M: Managed> Start<M> {
     pub fn of(state: Arc<M::State>) -> Self {
-        Self { weight: M::weight(&state), first: M::first(&state), state }
+        Self {
+            weight: M::weight(&state),
+            first: M::first(&state),
+            state,
+        }
     }
 }
 
@@ -165,7 +169,11 @@ pub(super) enum LoadOutcome<M: Managed> {
 
 /// How a batch ended.
 pub(super) enum BatchOutcome<M: Managed> {
-    Done { state: Arc<M::State>, weight: u64, exists: bool },
+    Done {
+        state: Arc<M::State>,
+        weight: u64,
+        exists: bool,
+    },
     Reload,
     Panicked(String),
 }

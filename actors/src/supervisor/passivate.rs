@@ -17,7 +17,8 @@ impl<M: Managed> Supervisor<M> {
         let now = self.now();
         let settings = &self.shared.settings.backoff;
         let entries = &self.entries;
-        self.faults.retain(|key, faults| entries.contains(&**key) || !faults.is_stale(now, settings));
+        self.faults
+            .retain(|key, faults| entries.contains(&**key) || !faults.is_stale(now, settings));
         self.ending.retain(|_, stats| stats.is_running());
         let over: Vec<Arc<str>> = self
             .entries
@@ -41,7 +42,11 @@ impl<M: Managed> Supervisor<M> {
             return;
         }
         let (now, idle) = (self.now(), self.shared.settings.idle);
-        let mut excess = self.lane.weight.load(Relaxed).saturating_sub(self.shared.settings.weight_capacity);
+        let mut excess = self
+            .lane
+            .weight
+            .load(Relaxed)
+            .saturating_sub(self.shared.settings.weight_capacity);
         let mut victims = Vec::new();
         for (key, entry) in self.entries.iter().rev().take(walk) {
             if excess == 0 && now.saturating_duration_since(entry.touched) < idle {
@@ -62,19 +67,35 @@ impl<M: Managed> Supervisor<M> {
 
     /// Sends a live child its last message; from now on commands wait in the entry.
     fn retire(&mut self, key: &str, mode: RetireMode, asked: Option<oneshot::Sender<Passivation>>) {
-        let Some(entry) = self.entries.peek_mut(key) else { return };
+        let Some(entry) = self.entries.peek_mut(key) else {
+            return;
+        };
         let Stage::Live { addr } = entry.stage() else { return };
         let addr = addr.clone();
-        addr.do_send(Retire { mode, kind: PhantomData });
+        addr.do_send(Retire {
+            mode,
+            kind: PhantomData,
+        });
         let evicting = mode != RetireMode::HandBack;
         let asked = asked.into_iter().collect();
-        entry.set_stage(Stage::Passivating { addr, buffer: VecDeque::new(), asked, evicting });
+        entry.set_stage(Stage::Passivating {
+            addr,
+            buffer: VecDeque::new(),
+            asked,
+            evicting,
+        });
     }
 
     /// The child is not idle: it lives on and gets what waited.
     pub(super) fn busy(&mut self, key: &Arc<str>, generation: u64) {
         let now = self.now();
-        let Some(entry) = self.entries.get_mut(&**key).filter(|entry| entry.generation == generation) else { return };
+        let Some(entry) = self
+            .entries
+            .get_mut(&**key)
+            .filter(|entry| entry.generation == generation)
+        else {
+            return;
+        };
         // Moves to the young end, so that the next walk does not ask it again.
         entry.touched = now;
         for asked in entry.take_asked() {
@@ -82,10 +103,15 @@ impl<M: Managed> Supervisor<M> {
             let _ = asked.send(Passivation::Busy);
         }
         let buffer = entry.take_buffer();
-        let Stage::Passivating { addr, .. } = entry.stage() else { return };
+        let Stage::Passivating { addr, .. } = entry.stage() else {
+            return;
+        };
         let addr = addr.clone();
         for item in buffer {
-            addr.do_send(Work { item, kind: PhantomData });
+            addr.do_send(Work {
+                item,
+                kind: PhantomData,
+            });
         }
         entry.set_stage(Stage::Live { addr });
         if self.draining.is_some() {
@@ -96,7 +122,11 @@ impl<M: Managed> Supervisor<M> {
     /// The child's state is in doubt: it hands its queue back and is loaded afresh.
     pub(super) fn frozen(&mut self, key: &str, generation: u64) {
         // When the child is passivating, its last message is on the way to it already.
-        if self.entries.peek(key).is_some_and(|entry| entry.generation == generation) {
+        if self
+            .entries
+            .peek(key)
+            .is_some_and(|entry| entry.generation == generation)
+        {
             self.retire(key, RetireMode::HandBack, None);
         }
     }

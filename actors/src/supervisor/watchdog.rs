@@ -20,7 +20,11 @@ pub struct WatchdogSettings {
 
 impl Default for WatchdogSettings {
     fn default() -> Self {
-        Self { every: Duration::from_secs(1), busy: Duration::from_secs(5), lag: Duration::from_millis(500) }
+        Self {
+            every: Duration::from_secs(1),
+            busy: Duration::from_secs(5),
+            lag: Duration::from_millis(500),
+        }
     }
 }
 
@@ -55,7 +59,10 @@ impl Watchdog {
                 counter.fetch_add(found, Relaxed);
             }
         })?;
-        Ok(Self { _stop: Mutex::new(stop), barks })
+        Ok(Self {
+            _stop: Mutex::new(stop),
+            barks,
+        })
     }
 
     /// How often something was found stuck.
@@ -86,8 +93,11 @@ fn look_at_arbiters(fabric: &Fabric, settings: WatchdogSettings, probes: &mut [O
         if let Some(probe) = slot {
             let took = probe.took.load(Relaxed);
             let arrived = took != 0;
-            let lag =
-                if arrived { Duration::from_micros(took - 1) } else { now.saturating_duration_since(probe.sent) };
+            let lag = if arrived {
+                Duration::from_micros(took - 1)
+            } else {
+                now.saturating_duration_since(probe.sent)
+            };
             fabric.arbiters.set_lag(index, lag);
             metrics::gauge!("synapse_arbiter_lag_seconds", "arbiter" => index.to_string()).set(lag.as_secs_f64());
             if lag > settings.lag && !probe.logged {
@@ -105,7 +115,11 @@ fn look_at_arbiters(fabric: &Fabric, settings: WatchdogSettings, probes: &mut [O
             let took = clock.instant().saturating_duration_since(now).as_micros();
             report.store(u64::try_from(took).unwrap_or(u64::MAX - 1) + 1, Relaxed);
         });
-        *slot = Some(Probe { sent: now, took, logged: false });
+        *slot = Some(Probe {
+            sent: now,
+            took,
+            logged: false,
+        });
     }
     found
 }
