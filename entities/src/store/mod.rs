@@ -170,4 +170,6 @@ async fn begin_once(pool: &DatabaseConnection, backend: Backend) -> Result<Datab
 #[cfg(test)]
 mod read_tests;
 #[cfg(test)]
+mod session_tests;
+#[cfg(test)]
 mod stream_tests;
