@@ -32,6 +32,12 @@ impl Hub {
         self.env.feeds.close();
     }
 
+    /// Whether the server is about to stop: whoever waits answers at once.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.env.feeds.is_closed()
+    }
+
     /// Finishes what has been accepted, for at most `patience`. Call when nothing new comes in any more.
     pub async fn drain(&self, patience: Duration) {
         if tokio::time::timeout(patience, self.env.journal.idle()).await.is_err() {

@@ -9,9 +9,11 @@ pub mod dispatch;
 pub mod endpoint;
 pub mod error;
 pub mod limits;
+pub mod process;
 mod render;
 pub mod reply;
 pub mod ruma;
+pub mod server;
 pub mod state;
 pub mod trie;
 mod work;
@@ -25,8 +27,9 @@ use self::endpoint::Table;
 
 /// Every endpoint of the server.
 #[must_use]
-pub fn table() -> Table {
+pub fn table(process: &process::Process) -> Table {
     let mut table = Table::default();
+    process.routes(&mut table);
     client::routes(&mut table);
     admin::routes(&mut table);
     table

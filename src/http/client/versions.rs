@@ -1,0 +1,59 @@
+//! What this server speaks: versions and capabilities.
+
+use actors::error::Outcome;
+use actors::room::rules;
+use ruma::api::client::discovery::{get_capabilities, get_supported_versions};
+use serde_json::json;
+
+use crate::http::context::Ctx;
+use crate::http::endpoint::Table;
+use crate::http::reply::Reply;
+
+/// Versions of the specification whose client endpoints clients may rely on.
+const VERSIONS: [&str; 23] = [
+    "r0.5.0", "r0.6.0", "r0.6.1", "v1.0", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9",
+    "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
+];
+/// What is served beyond the specification, or was before it became part of it.
+const FEATURES: [&str; 9] = [
+    "org.matrix.label_based_filtering",
+    "org.matrix.e2e_cross_signing",
+    "org.matrix.msc2285.stable",
+    "org.matrix.msc3827.stable",
+    "org.matrix.msc3440.stable",
+    "org.matrix.msc3773",
+    "org.matrix.msc3771",
+    "org.matrix.msc3916.stable",
+    "org.matrix.msc4222",
+];
+
+/// Registers the chapter.
+pub fn routes(table: &mut Table) {
+    table.optional::<get_supported_versions::Request, _>(versions);
+    table.user::<get_capabilities::v3::Request, _>(capabilities);
+}
+
+async fn versions(_: Ctx, _: get_supported_versions::Request) -> Outcome<Reply> {
+    let features: serde_json::Map<_, _> = FEATURES.iter().map(|name| ((*name).to_owned(), json!(true))).collect();
+    Reply::json(&json!({ "versions": VERSIONS, "unstable_features": features }))
+}
+
+async fn capabilities(ctx: Ctx, _: get_capabilities::v3::Request) -> Outcome<Reply> {
+    let on = json!({ "enabled": true });
+    let off = json!({ "enabled": false });
+    Reply::json(&json!({
+        "capabilities": {
+            "m.change_password": on,
+            "m.set_displayname": on,
+            "m.set_avatar_url": on,
+            "m.profile_fields": on,
+            "m.3pid_changes": off,
+            "m.get_login_token": on,
+            "m.forget_forced_upon_leave": off,
+            "m.room_versions": {
+                "default": ctx.config.default_room_version,
+                "available": rules::available(),
+            },
+        }
+    }))
+}

@@ -1,0 +1,150 @@
+//! What the process itself shows: health, readiness, metrics, a page for people, and what other programs discover.
+
+use std::sync::Arc;
+
+use actors::error::{DomainError, Outcome};
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::auth::Policy;
+use super::context::{Ctx, RawRequest};
+use super::endpoint::Table;
+use super::reply::Reply;
+use crate::config::Config;
+use crate::telemetry::Telemetry;
+
+/// What these endpoints need that other handlers do not.
+#[derive(Clone)]
+pub struct Process {
+    config: Arc<Config>,
+    telemetry: Telemetry,
+}
+
+/// The name and version other servers and people are told.
+pub const NAME: &str = env!("CARGO_PKG_NAME");
+/// See [`NAME`].
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Process {
+    /// From what the process was started with.
+    #[must_use]
+    pub fn new(config: Arc<Config>, telemetry: Telemetry) -> Self {
+        Self { config, telemetry }
+    }
+
+    /// Registers the endpoints.
+    pub fn routes(&self, table: &mut Table) {
+        let open = Policy::Open;
+        table.raw(Method::GET, "/", open, page);
+        table.raw(Method::GET, "/_matrix/static/", open, page);
+        table.raw(Method::GET, "/health", open, health);
+        table.raw(Method::GET, "/_synapse/admin/v1/ready", open, ready);
+        table.raw(Method::GET, "/.well-known/matrix/client", open, well_known_client);
+        table.raw(Method::GET, "/.well-known/matrix/server", open, well_known_server);
+        table.raw(Method::GET, "/.well-known/matrix/support", open, well_known_support);
+        let telemetry = self.telemetry.clone();
+        let metrics = move |_: Ctx, _: RawRequest| {
+            let telemetry = telemetry.clone();
+            async move {
+                Ok(Reply::text(
+                    "text/plain; version=0.0.4; charset=utf-8",
+                    telemetry.render_metrics(),
+                ))
+            }
+        };
+        table
+            .raw(Method::GET, "/_synapse/metrics", open, metrics.clone())
+            .also("/metrics");
+        tracing::debug!(server = %self.config.server_name, "endpoints of the process registered");
+    }
+}
+
+async fn page(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
+    let name = ctx
+        .config
+        .server_name
+        .as_str()
+        .replace('&', "&amp;")
+        .replace('<', "&lt;");
+    let html = format!(
+        "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}</title>\
+         <style>body{{font:16px sans-serif;max-width:36em;margin:4em auto;padding:0 1em}}</style></head><body>\
+         <h1>It works: {name}</h1><p>This is a Matrix homeserver, {NAME} {VERSION}. Open a Matrix client and enter \
+         this address as the homeserver to log in or to make an account.</p></body></html>"
+    );
+    Ok(Reply::text("text/html; charset=utf-8", html))
+}
+
+/// Liveness: this handler ran on the shared runtime, so its threads are alive.
+async fn health(_: Ctx, _: RawRequest) -> Outcome<Reply> {
+    Ok(Reply::text("text/plain; charset=utf-8", "OK"))
+}
+
+/// Readiness: the database answers, the journal is not stuck and the server is not about to stop.
+async fn ready(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
+    let env = ctx.hub.env();
+    let database = env.store.ping().await.is_ok();
+    let waiting = env.journal.stats().waiting.load(std::sync::atomic::Ordering::Relaxed);
+    let draining = ctx.hub.is_draining();
+    let ok = database && !draining;
+    let body = json!({ "ready": ok, "database": database, "draining": draining, "journal_waiting": waiting });
+    let status = if ok {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    Ok(json_with(status, &body))
+}
+
+fn json_with(status: StatusCode, body: &Value) -> Reply {
+    let mut reply = Reply::raw(status, HeaderMap::new(), body.to_string());
+    reply.headers.insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
+    reply
+}
+
+async fn well_known_client(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
+    let config = &ctx.config;
+    let base = config
+        .client_base_url()
+        .ok_or_else(|| DomainError::not_found("No public address is configured."))?;
+    let mut body = json!({ "m.homeserver": { "base_url": base.as_str() } });
+    if let Some(identity) = &config.client_well_known.identity_server_base_url {
+        body["m.identity_server"] = json!({ "base_url": identity.as_str() });
+    }
+    Reply::json(&body)
+}
+
+async fn well_known_server(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
+    let delegate = ctx.config.server_well_known.delegate_to.as_deref();
+    let delegate = delegate.ok_or_else(|| DomainError::not_found("This server does not delegate."))?;
+    Reply::json(&json!({ "m.server": delegate }))
+}
+
+async fn well_known_support(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
+    let support = &ctx.config.support;
+    if support.page.is_none() && support.contacts.is_empty() {
+        return Err(DomainError::not_found("No support contact is configured."));
+    }
+    let contacts: Vec<Value> = support
+        .contacts
+        .iter()
+        .map(|contact| {
+            let mut entry = json!({ "role": contact.role });
+            if let Some(id) = &contact.matrix_id {
+                entry["matrix_id"] = json!(id);
+            }
+            if let Some(address) = &contact.email_address {
+                entry["email_address"] = json!(address);
+            }
+            entry
+        })
+        .collect();
+    let mut body = json!({ "contacts": contacts });
+    if let Some(page) = &support.page {
+        body["support_page"] = json!(page.as_str());
+    }
+    Reply::json(&body)
+}
