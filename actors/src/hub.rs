@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use crate::env::{Env, Parts};
 use crate::error::Outcome;
+use crate::room::handle::Rooms;
+use crate::stats::Registry;
+use crate::supervisor::{Arbiters, Fabric, Settings};
 
 /// Built once at start.
 pub struct Hub {
     env: Arc<Env>,
+    rooms: Rooms,
 }
 
 impl Hub {
@@ -16,9 +20,28 @@ impl Hub {
     ///
     /// # Errors
     /// `Unavailable` when the database does not answer.
-    pub async fn open(parts: Parts) -> Outcome<Arc<Self>> {
+    pub async fn open(parts: Parts, arbiters: Arbiters) -> Outcome<Arc<Self>> {
         let env = Env::open(parts).await?;
-        Ok(Arc::new(Self { env }))
+        let fabric = Fabric {
+            io: env.io.clone(),
+            clock: env.clock.clone(),
+            rng: env.rng.clone(),
+            arbiters,
+            registry: Arc::new(Registry::default()),
+        };
+        let settings = Settings {
+            idle: Duration::from_secs(env.settings.room_idle_secs),
+            weight_capacity: env.settings.room_cache_bytes,
+            ..Settings::default()
+        };
+        let rooms = Rooms::start(&fabric, env.clone(), settings);
+        Ok(Arc::new(Self { env, rooms }))
+    }
+
+    /// The rooms.
+    #[must_use]
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// What actors and readers share.
@@ -40,6 +63,10 @@ impl Hub {
 
     /// Finishes what has been accepted, for at most `patience`. Call when nothing new comes in any more.
     pub async fn drain(&self, patience: Duration) {
+        let left = self.rooms.actors().drain(patience).await;
+        if left > 0 {
+            tracing::warn!(left, "rooms were not done in time");
+        }
         if tokio::time::timeout(patience, self.env.journal.idle()).await.is_err() {
             tracing::warn!("the journal was not done in time");
         }

@@ -1,11 +1,13 @@
 //! Rooms: the rules (pure) and the actor that applies them.
 
+pub mod actor;
 pub mod auth;
 pub mod cache;
 pub mod commands;
 pub mod commit;
 pub mod create;
 pub mod event;
+pub mod handle;
 pub mod ingest;
 mod keys;
 mod load;

@@ -42,6 +42,7 @@
 pub mod backend;
 mod bulk;
 mod connect;
+mod directory;
 pub mod event;
 pub mod journal;
 mod room;

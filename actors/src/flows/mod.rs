@@ -1,0 +1,38 @@
+//! Operations over several rooms, tables or servers. Plain async functions over the [`Hub`](crate::hub::Hub): they hold no
+//! state, and each step can be repeated.
+
+pub mod create_room;
+pub mod membership;
+pub mod upgrade;
+
+use std::collections::HashMap;
+
+use ruma::{OwnedUserId, UserId};
+
+use crate::env::Env;
+use crate::error::{DomainError, Outcome};
+use crate::room::membership::Profile;
+
+/// What member events of these local users show. Users without a profile are left out.
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn profiles(env: &Env, users: &[OwnedUserId]) -> Outcome<HashMap<OwnedUserId, Profile>> {
+    let mut profiles: HashMap<OwnedUserId, Profile> = HashMap::new();
+    for row in env.store.member_profiles(users).await? {
+        let Ok(user) = UserId::parse(row.user_id) else { continue };
+        let value = serde_json::from_str::<String>(&row.value).ok();
+        let profile = profiles.entry(user).or_default();
+        match row.name.as_str() {
+            "displayname" => profile.displayname = value,
+            _ => profile.avatar_url = value,
+        }
+    }
+    Ok(profiles)
+}
+
+/// The refusal of what would need another server.
+#[must_use]
+pub fn not_federated(what: &str) -> DomainError {
+    DomainError::unknown(format!("{what}: federation is not served yet"))
+}

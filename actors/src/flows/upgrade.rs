@@ -1,0 +1,225 @@
+//! `POST /rooms/{roomId}/upgrade`: a replacement room with the old one's state, then the old one's tombstone.
+
+use std::sync::Arc;
+
+use ruma::api::client::room::create_room::v3::Request;
+use ruma::room_version_rules::RoomVersionRules;
+use ruma::serde::Raw;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::profiles;
+use crate::error::{DomainError, Outcome};
+use crate::hub::Hub;
+use crate::room::auth::Power;
+use crate::room::commands::{Append, Draft};
+use crate::room::commit::origin;
+use crate::room::create::{self, NewRoom, Options};
+use crate::room::rules;
+use crate::room::snapshot::RoomSnapshot;
+
+/// State that the new room takes over as it is (client-server API, "Room upgrades").
+const TRANSFERRED: [&str; 8] = [
+    "m.room.server_acl",
+    "m.room.encryption",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.guest_access",
+    "m.room.history_visibility",
+    "m.room.join_rules",
+];
+/// Bans that are taken over at most.
+const MAX_BANS: usize = 300;
+
+type Object = Map<String, Value>;
+
+/// Replaces a room by one of another version. Answers the new room's id.
+///
+/// # Errors
+/// `M_UNSUPPORTED_ROOM_VERSION`; `M_FORBIDDEN` when the user may not send the tombstone.
+pub async fn upgrade(
+    hub: &Hub,
+    user: &UserId,
+    room_id: &RoomId,
+    version: &RoomVersionId,
+    additional_creators: &[OwnedUserId],
+) -> Outcome<OwnedRoomId> {
+    let env = hub.env();
+    let unsupported = || DomainError::unsupported_room_version(format!("room version {version} is not supported"));
+    let new_rules = rules::rules_for(version).ok_or_else(unsupported)?;
+    let old = hub.rooms().joined(room_id, user).await?;
+    let state = |kind: &str, key: &str| old.state_event(kind, key).map(|event| event.pdu.clone());
+    let power = Power::of(&old.rules, state).map_err(DomainError::internal)?;
+    if !power.may_send(user, "m.room.tombstone", true) {
+        return Err(DomainError::forbidden("your power level does not suffice to upgrade this room"));
+    }
+    let mut request = Request::new();
+    request.room_version = Some(version.clone());
+    request.creation_content = Some(raw(&creation(&old, &new_rules, additional_creators)));
+    let creator = user.to_owned();
+    let mut new = create::build(&Options {
+        request: &request,
+        creator: &creator,
+        profiles: &profiles(env, std::slice::from_ref(&creator)).await?,
+        default_version: version,
+        now: env.clock.now_ms(),
+        origin: &origin(env),
+    })?;
+    let creators = additional_creators.iter().cloned().chain([creator.clone()]).collect();
+    furnish(&mut new, &old, &creator, &Levels::of(&old, &power, &new_rules, creators));
+    let new_id = super::create_room::commit(hub, new).await?;
+    retire(hub, &old, user, &new_id).await?;
+    Ok(new_id)
+}
+
+/// `creation_content` of the new room.
+fn creation(old: &RoomSnapshot, rules: &RoomVersionRules, additional_creators: &[OwnedUserId]) -> Value {
+    let before: Object = content(old, "m.room.create").unwrap_or_default();
+    let last = old.timeline.last().map(|event| event.pdu.event_id.clone());
+    let mut predecessor = json!({ "room_id": old.room_id });
+    if let Some(last) = last {
+        predecessor["event_id"] = last.to_string().into();
+    }
+    let mut creation = json!({ "predecessor": predecessor });
+    for kept in ["type", "m.federate"] {
+        if let Some(value) = before.get(kept) {
+            creation[kept] = value.clone();
+        }
+    }
+    if rules.authorization.additional_room_creators && !additional_creators.is_empty() {
+        creation["additional_creators"] = json!(additional_creators);
+    }
+    creation
+}
+
+/// The power levels with which the new room begins and those it ends up with.
+struct Levels {
+    first: Value,
+    last: Option<Value>,
+}
+
+impl Levels {
+    fn of(old: &RoomSnapshot, power: &Power, rules: &RoomVersionRules, creators: Vec<OwnedUserId>) -> Self {
+        let mut last: Object = content(old, "m.room.power_levels").unwrap_or_default();
+        let top = highest(&Value::Object(last.clone())).max(100);
+        let mut users = match last.remove("users") {
+            Some(Value::Object(users)) => users,
+            _ => Map::new(),
+        };
+        if rules.authorization.explicitly_privilege_room_creators {
+            creators.iter().for_each(|creator| drop(users.remove(creator.as_str())));
+            let events = last.entry("events").or_insert_with(|| json!({}));
+            let state_default = level(&Value::Object(Map::new()), 50);
+            if level(&events["m.room.tombstone"], 0) <= state_default {
+                events["m.room.tombstone"] = 150.into();
+            }
+            last.insert("users".to_owned(), Value::Object(users));
+            return Self { first: Value::Object(last), last: None };
+        }
+        if old.rules.authorization.explicitly_privilege_room_creators {
+            // Those who stood above all numbers get the highest one.
+            power.creators().iter().for_each(|creator| drop(users.insert(creator.to_string(), top.into())));
+        }
+        let mut first_users = users.clone();
+        creators.iter().take(creators.len()).last().into_iter().for_each(|creator| {
+            first_users.insert(creator.to_string(), top.into());
+        });
+        last.insert("users".to_owned(), Value::Object(users));
+        let mut first = last.clone();
+        first.insert("users".to_owned(), Value::Object(first_users));
+        let changed = first != last;
+        Self { first: Value::Object(first), last: changed.then_some(Value::Object(last)) }
+    }
+}
+
+fn level(value: &Value, default: i64) -> i64 {
+    value.as_i64().unwrap_or(default)
+}
+
+/// The highest number anywhere in the power levels.
+fn highest(value: &Value) -> i64 {
+    match value {
+        Value::Object(members) => members.values().map(highest).max().unwrap_or(0),
+        other => level(other, 0),
+    }
+}
+
+/// Replaces the default events of a new room by the old room's.
+fn furnish(new: &mut NewRoom, old: &Arc<RoomSnapshot>, creator: &OwnedUserId, levels: &Levels) {
+    let state = |kind: &str, key: &str, content: Box<RawValue>| Draft::state(creator.clone(), kind, key, content);
+    let mut drafts = vec![
+        new.create.drafts.remove(0),
+        state("m.room.power_levels", "", boxed(&levels.first)),
+    ];
+    for kind in TRANSFERRED {
+        if let Some(event) = old.state_event(kind, "") {
+            drafts.push(state(kind, "", event.pdu.content.clone()));
+        }
+    }
+    let banned = old.state_of_kind("m.room.member").filter(|e| e.pdu.membership().as_deref() == Some("ban"));
+    for event in banned.take(MAX_BANS) {
+        if let Some(user) = event.pdu.state_key.as_deref() {
+            drafts.push(state("m.room.member", user, event.pdu.content.clone()));
+        }
+    }
+    if let Some(last) = &levels.last {
+        drafts.push(state("m.room.power_levels", "", boxed(last)));
+    }
+    new.create.drafts = drafts;
+}
+
+/// Moves the aliases, sends the tombstone and keeps people from talking in the old room.
+async fn retire(hub: &Hub, old: &RoomSnapshot, user: &UserId, new_id: &RoomId) -> Outcome<()> {
+    let env = hub.env();
+    let body = json!({ "body": "This room has been replaced", "replacement_room": new_id });
+    let tombstone = Draft::state(user.to_owned(), "m.room.tombstone", "", boxed(&body));
+    hub.rooms().append(&old.room_id, Append { drafts: vec![tombstone] }).await?;
+    move_names(hub, old, user, new_id).await?;
+    let mut levels: Object = content(old, "m.room.power_levels").unwrap_or_default();
+    let quiet = (level(levels.get("users_default").unwrap_or(&Value::Null), 0) + 1).max(50);
+    for name in ["events_default", "invite"] {
+        let standing = level(levels.get(name).unwrap_or(&Value::Null), 0);
+        levels.insert(name.to_owned(), standing.max(quiet).into());
+    }
+    let levels = Draft::state(user.to_owned(), "m.room.power_levels", "", boxed(&Value::Object(levels)));
+    if let Err(error) = hub.rooms().send(&old.room_id, levels).await {
+        // "If possible", says the specification.
+        tracing::info!(%error, room_id = %old.room_id, "the power levels of an upgraded room were not changed");
+    }
+    if env.store.is_published(old.room_id.as_str()).await? {
+        env.store.set_published(new_id.as_str(), true).await?;
+        env.store.set_published(old.room_id.as_str(), false).await?;
+    }
+    Ok(())
+}
+
+/// Local aliases move, and with them the canonical alias.
+async fn move_names(hub: &Hub, old: &RoomSnapshot, user: &UserId, new_id: &RoomId) -> Outcome<()> {
+    let env = hub.env();
+    env.store.move_aliases(old.room_id.as_str(), new_id.as_str()).await?;
+    let Some(names) = content(old, "m.room.canonical_alias").filter(|names| !names.is_empty()) else {
+        return Ok(());
+    };
+    let named = Draft::state(user.to_owned(), "m.room.canonical_alias", "", boxed(&Value::Object(names)));
+    let nameless = Draft::state(user.to_owned(), "m.room.canonical_alias", "", boxed(&json!({})));
+    for (room_id, draft) in [(&*old.room_id, nameless), (new_id, named)] {
+        if let Err(error) = hub.rooms().send(room_id, draft).await {
+            tracing::info!(%error, %room_id, "the canonical alias of an upgraded room did not move");
+        }
+    }
+    Ok(())
+}
+
+fn content(room: &RoomSnapshot, kind: &str) -> Option<Object> {
+    room.state_event(kind, "")?.pdu.content_as().ok()
+}
+
+fn boxed(value: &Value) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("a JSON value serializes")
+}
+
+fn raw<T>(value: &Value) -> Raw<T> {
+    Raw::from_json(boxed(value))
+}

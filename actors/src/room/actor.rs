@@ -1,0 +1,176 @@
+//! The room actor: the one writer of a room.
+
+use std::sync::Arc;
+
+use entities::ids::RoomNid;
+use futures_util::future::BoxFuture;
+use ruma::{OwnedUserId, RoomId, RoomVersionId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::commands::{Append, Appended, Create, SetReceipt};
+use super::commit::{self, Answer, End, Item};
+use super::plan::{self, BATCH_EVENTS};
+use super::snapshot::RoomSnapshot;
+use super::rules;
+use crate::env::Env;
+use crate::error::{DomainError, Outcome};
+use crate::supervisor::{Kind, Managed, Missing, Ran};
+
+/// Receipts and the like that one batch takes beside its events.
+const BATCH_ITEMS: usize = 200;
+
+/// What a room can be asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RoomCommand {
+    /// Events of local users.
+    Append(Append),
+    /// The room itself, which does not exist yet.
+    Create(Create),
+    /// A receipt of a local user.
+    Receipt(SetReceipt),
+    /// A local user who left wants to forget the room.
+    Forget(OwnedUserId),
+}
+
+/// The answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RoomReply {
+    /// To [`RoomCommand::Append`] and [`RoomCommand::Create`].
+    Appended(Appended),
+    /// To everything without a result.
+    Done,
+}
+
+/// The kind of actor that a room is. Its state is the room's snapshot.
+#[derive(Debug)]
+pub struct RoomKind;
+
+impl RoomCommand {
+    fn into_item(self) -> Result<Item, Create> {
+        match self {
+            Self::Append(append) => Ok(Item::Append(append)),
+            Self::Receipt(receipt) => Ok(Item::Receipt(receipt)),
+            Self::Forget(user) => Ok(Item::Forget(user)),
+            Self::Create(create) => Err(create),
+        }
+    }
+}
+
+impl Managed for RoomKind {
+    const KIND: Kind = Kind::Room;
+    type Env = Env;
+    type State = RoomSnapshot;
+    type Command = RoomCommand;
+    type Reply = RoomReply;
+
+    fn load(env: Arc<Env>, key: Arc<str>) -> BoxFuture<'static, Outcome<Option<Arc<RoomSnapshot>>>> {
+        Box::pin(async move {
+            match RoomId::parse(&*key) {
+                Ok(room_id) => env.rooms.view(&room_id).await,
+                Err(_) => Ok(None),
+            }
+        })
+    }
+
+    fn run(
+        env: Arc<Env>,
+        key: Arc<str>,
+        state: Arc<RoomSnapshot>,
+        batch: Vec<RoomCommand>,
+    ) -> BoxFuture<'static, Ran<Self>> {
+        Box::pin(async move {
+            let mut items = Vec::with_capacity(batch.len());
+            for command in batch {
+                match command.into_item() {
+                    Ok(item) => items.push(item),
+                    // A creation is a batch of its own.
+                    Err(create) => return run_create(&env, &key, state, create).await,
+                }
+            }
+            match commit::run(&env, &state, items).await {
+                End::Settled(state, answers) => Ran::Done { state, replies: answers.into_iter().map(reply).collect() },
+                End::InDoubt(answers) => {
+                    env.rooms.invalidate(&state.room_id);
+                    Ran::Reload { replies: answers.into_iter().map(reply).collect() }
+                }
+            }
+        })
+    }
+
+    fn batch_len<'a>(waiting: impl ExactSizeIterator<Item = &'a RoomCommand>) -> usize {
+        let (mut items, mut drafts) = (0, 0);
+        for command in waiting {
+            let more = match command {
+                RoomCommand::Append(append) => append.drafts.len(),
+                RoomCommand::Receipt(_) | RoomCommand::Forget(_) => 0,
+                RoomCommand::Create(_) => return items.max(1),
+            };
+            if items > 0 && (drafts + more > BATCH_EVENTS || items == BATCH_ITEMS) {
+                break;
+            }
+            items += 1;
+            drafts += more;
+        }
+        items.max(1)
+    }
+
+    fn creates(command: &RoomCommand) -> bool {
+        matches!(command, RoomCommand::Create(_))
+    }
+
+    fn fresh(_env: &Arc<Env>, key: &Arc<str>, command: &RoomCommand) -> Option<Arc<RoomSnapshot>> {
+        let RoomCommand::Create(create) = command else { return None };
+        let version = RoomVersionId::try_from(create.version.as_str()).ok()?;
+        let room_id = RoomId::parse(&**key).ok()?;
+        Some(Arc::new(plan::empty_room(RoomNid(0), room_id, version, rules::rules_of(&create.version)?)))
+    }
+
+    fn exists(state: &RoomSnapshot) -> bool {
+        !state.extremities.is_empty()
+    }
+
+    fn absent(key: &str, _why: Missing, _command: &RoomCommand) -> Outcome<RoomReply> {
+        Err(DomainError::not_found(format!("this server is not in the room {key}")))
+    }
+
+    fn weight(state: &RoomSnapshot) -> u64 {
+        state.weight() as u64
+    }
+
+    fn observe(state: &RoomSnapshot) -> Value {
+        json!({
+            "room_id": state.room_id,
+            "version": state.version,
+            "position": state.pos.0,
+            "state_group": state.state_group.0,
+            "state_events": state.state.len(),
+            "forward_extremities": state.extremities.iter().map(|e| e.event_id.as_str()).collect::<Vec<_>>(),
+            "joined_members": state.joined_count,
+            "invited_members": state.invited_count,
+            "joined_local_members": state.local_joined.len(),
+            "servers": state.joined_servers.len(),
+        })
+    }
+}
+
+async fn run_create(env: &Arc<Env>, key: &str, state: Arc<RoomSnapshot>, create: Create) -> Ran<RoomKind> {
+    if RoomKind::exists(&state) {
+        let exists = Err(DomainError::conflict("the room exists already"));
+        return Ran::Done { state, replies: vec![exists] };
+    }
+    match commit::create(env, key, create).await {
+        Ok((state, appended)) => Ran::Done { state, replies: vec![Ok(RoomReply::Appended(appended))] },
+        Err(error) => {
+            env.rooms.invalidate(&state.room_id);
+            Ran::Reload { replies: vec![Err(error)] }
+        }
+    }
+}
+
+fn reply(answer: Outcome<Answer>) -> Outcome<RoomReply> {
+    answer.map(|answer| match answer {
+        Answer::Appended(appended) => RoomReply::Appended(appended),
+        Answer::Done => RoomReply::Done,
+    })
+}

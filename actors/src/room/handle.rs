@@ -1,0 +1,148 @@
+//! The way to rooms from outside: reads without a message, writes through the room's actor.
+
+use std::sync::Arc;
+
+use entities::ids::RoomNid;
+use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
+
+use super::actor::{RoomCommand, RoomKind, RoomReply};
+use super::commands::{Append, Appended, Create, Draft, SetReceipt, SetTyping};
+use super::membership;
+use super::snapshot::RoomSnapshot;
+use super::typing;
+use crate::env::Env;
+use crate::error::{DomainError, Outcome};
+use crate::supervisor::{Fabric, Handle, Settings};
+
+/// All rooms. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms {
+    env: Arc<Env>,
+    actors: Handle<RoomKind>,
+}
+
+impl Rooms {
+    /// Starts the supervisors of rooms.
+    #[must_use]
+    pub fn start(fabric: &Fabric, env: Arc<Env>, settings: Settings) -> Self {
+        Self { actors: Handle::start(fabric, env.clone(), settings), env }
+    }
+
+    /// The actors themselves, for figures and for draining.
+    #[must_use]
+    pub fn actors(&self) -> &Handle<RoomKind> {
+        &self.actors
+    }
+
+    /// The room as of its newest committed event; `None` for rooms this server is not and never was in.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database does not answer.
+    pub async fn view(&self, room_id: &RoomId) -> Outcome<Option<Arc<RoomSnapshot>>> {
+        self.env.rooms.view(room_id).await
+    }
+
+    /// The room by its number.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn view_nid(&self, nid: RoomNid) -> Outcome<Option<Arc<RoomSnapshot>>> {
+        self.env.rooms.view_nid(nid).await
+    }
+
+    /// The room, which must exist.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND`; as [`Self::view`].
+    pub async fn existing(&self, room_id: &RoomId) -> Outcome<Arc<RoomSnapshot>> {
+        self.view(room_id).await?.ok_or_else(|| DomainError::not_found(format!("this server is not in {room_id}")))
+    }
+
+    /// The room, as seen by somebody who is joined to it.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN`, also for rooms that do not exist; as [`Self::view`].
+    pub async fn joined(&self, room_id: &RoomId, user: &UserId) -> Outcome<Arc<RoomSnapshot>> {
+        let room = self.view(room_id).await?.filter(|room| room.is_joined(user));
+        room.ok_or_else(|| DomainError::forbidden(format!("you are not in {room_id}")))
+    }
+
+    async fn appended(&self, room_id: &RoomId, command: RoomCommand) -> Outcome<Appended> {
+        match self.actors.ask(room_id.as_str(), command).await? {
+            RoomReply::Appended(appended) => Ok(appended),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn done(&self, room_id: &RoomId, command: RoomCommand) -> Outcome<()> {
+        match self.actors.ask(room_id.as_str(), command).await? {
+            RoomReply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Sends events of local users, all or none.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN` with the rule that failed, `M_BAD_JSON`, `M_TOO_LARGE`, `M_NOT_FOUND` for unknown rooms and targets.
+    pub async fn append(&self, room_id: &RoomId, append: Append) -> Outcome<Appended> {
+        self.appended(room_id, RoomCommand::Append(append)).await
+    }
+
+    /// Sends one event of a local user.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub async fn send(&self, room_id: &RoomId, draft: Draft) -> Outcome<OwnedEventId> {
+        let appended = self.append(room_id, Append { drafts: vec![draft] }).await?;
+        let id = appended.event_ids.into_iter().next();
+        id.ok_or_else(|| DomainError::internal("a draft was answered without an id"))
+    }
+
+    /// Makes a room.
+    ///
+    /// # Errors
+    /// `M_INVALID_ROOM_STATE` when its events do not pass; `M_CONFLICT` when the room or an alias exists.
+    pub async fn create(&self, room_id: &RoomId, create: Create) -> Outcome<Appended> {
+        self.appended(room_id, RoomCommand::Create(create)).await
+    }
+
+    /// Moves a receipt; one that would move backwards stays.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN` for users who are not joined, `M_NOT_FOUND` for events the room does not have.
+    pub async fn set_receipt(&self, room_id: &RoomId, receipt: SetReceipt) -> Outcome<()> {
+        self.done(room_id, RoomCommand::Receipt(receipt)).await
+    }
+
+    /// Notes that a user is typing, or no longer is.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN` for users who are not joined.
+    pub async fn set_typing(&self, room_id: &RoomId, notice: SetTyping) -> Outcome<()> {
+        let room = self.joined(room_id, &notice.user).await?;
+        typing::set(&self.env, &room, &notice.user, notice.timeout_ms).await
+    }
+
+    /// Who is typing, and the position of the last change.
+    #[must_use]
+    pub fn typing(&self, room: RoomNid) -> (Vec<OwnedUserId>, entities::ids::StreamPos) {
+        self.env.rooms.typing().in_room(room)
+    }
+
+    /// Forgets a room for a user who left it.
+    ///
+    /// # Errors
+    /// `M_UNKNOWN` for users who are in the room or never were.
+    pub async fn forget(&self, room_id: &RoomId, user: &UserId) -> Outcome<()> {
+        let Some(room) = self.view(room_id).await? else {
+            return Err(DomainError::unknown(format!("you never were in {room_id}")));
+        };
+        membership::check_forget(&room, user)?;
+        self.done(room_id, RoomCommand::Forget(user.to_owned())).await
+    }
+}
+
+fn unexpected(reply: &RoomReply) -> DomainError {
+    DomainError::internal(format!("a room answered {reply:?}"))
+}
