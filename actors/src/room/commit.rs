@@ -339,3 +339,7 @@ fn invalid_state(error: DomainError) -> DomainError {
         other => other,
     }
 }
+
+#[cfg(test)]
+#[path = "commit_tests.rs"]
+mod tests;
