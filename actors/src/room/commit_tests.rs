@@ -90,8 +90,8 @@ fn shape(room: &RoomSnapshot) -> Shape {
         room.state_group.0,
         format!("{:?}", room.state_chain),
         room.timeline_complete,
-        room.local_joined.iter().collect::<Vec<_>>(),
-        room.joined_servers.iter().collect::<Vec<_>>(),
+        room.local_joined.to_vec(),
+        room.joined_servers.to_vec(),
         room.joined_count,
         room.invited_count,
     ]);
@@ -104,8 +104,9 @@ async fn check_stored(env: &Arc<Env>, room: &RoomSnapshot) {
     let loaded = env.rooms.view(&room.room_id).await.expect("readable").expect("there");
     assert_eq!(shape(&loaded), shape(room));
     let state = env.rooms.state_at_group(room.state_group).await.expect("readable");
-    let current: imbl::OrdMap<_, _> = room.state.iter().map(|(key, e)| (key.clone(), event(&e.event))).collect();
-    assert_eq!(state.iter().map(|(key, e)| (key.clone(), event(e))).collect::<imbl::OrdMap<_, _>>(), current);
+    let current: Vec<_> = room.state.iter().map(|(key, e)| (key.clone(), event(&e.event))).collect();
+    let state: Vec<_> = state.iter().map(|(key, e)| (key.clone(), event(e))).collect();
+    assert_eq!(state, current);
     let rows = env.store.current_state_events(room.nid.0).await.expect("readable");
     let mut nids: Vec<_> = rows.iter().map(|row| row.nid).collect();
     nids.sort_unstable();
