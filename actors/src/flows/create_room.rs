@@ -34,18 +34,26 @@ pub async fn create_room(hub: &Hub, creator: &UserId, request: &Request) -> Outc
 /// Commits a built room and publishes it if it is public.
 pub(super) async fn commit(hub: &Hub, new: NewRoom) -> Outcome<OwnedRoomId> {
     let env = hub.env();
-    let NewRoom { room_id, create, alias, public } = new;
+    let NewRoom {
+        room_id,
+        create,
+        alias,
+        public,
+    } = new;
     let taken = || DomainError::room_in_use("the room alias is taken");
     if let Some(alias) = &alias
         && env.store.alias(alias.as_str()).await?.is_some()
     {
         return Err(taken());
     }
-    hub.rooms().create(&room_id, create).await.map_err(|error| match error.errcode() {
-        // Room ids are new, so it is the alias that somebody else took meanwhile.
-        Some("M_CONFLICT") if alias.is_some() => taken(),
-        _ => error,
-    })?;
+    hub.rooms()
+        .create(&room_id, create)
+        .await
+        .map_err(|error| match error.errcode() {
+            // Room ids are new, so it is the alias that somebody else took meanwhile.
+            Some("M_CONFLICT") if alias.is_some() => taken(),
+            _ => error,
+        })?;
     if public {
         env.store.set_published(room_id.as_str(), true).await?;
     }

@@ -40,11 +40,20 @@ async fn apply(hub: &Hub, room: &RoomSnapshot, change: &Change<'_>, action: Acti
     let env = hub.env();
     let shows_profile = matches!(action, Action::Join { .. } | Action::Knock | Action::Invite { .. });
     let profile = if shows_profile && env.is_local(change.target) {
-        profiles(env, &[change.target.to_owned()]).await?.remove(change.target).unwrap_or_default()
+        profiles(env, &[change.target.to_owned()])
+            .await?
+            .remove(change.target)
+            .unwrap_or_default()
     } else {
         membership::Profile::default()
     };
-    let ask = Ask { sender: change.sender, target: change.target, action, reason: change.reason, profile: &profile };
+    let ask = Ask {
+        sender: change.sender,
+        target: change.target,
+        action,
+        reason: change.reason,
+        profile: &profile,
+    };
     match membership::draft(room, &ask, &env.server_name)? {
         Some(draft) => hub.rooms().send(change.room_id, draft).await.map(|_| ()),
         None => Ok(()),
@@ -64,7 +73,12 @@ pub async fn join(
 ) -> Outcome<OwnedRoomId> {
     let (room, room_id) = find(hub, target, via).await?;
     let allowed = is_allowed(hub, &room, user).await?;
-    let change = Change { room_id: &room_id, sender: user, target: user, reason };
+    let change = Change {
+        room_id: &room_id,
+        sender: user,
+        target: user,
+        reason,
+    };
     apply(hub, &room, &change, Action::Join { allowed }).await?;
     Ok(room_id)
 }
@@ -81,7 +95,12 @@ pub async fn knock(
     reason: Option<&str>,
 ) -> Outcome<OwnedRoomId> {
     let (room, room_id) = find(hub, target, via).await?;
-    let change = Change { room_id: &room_id, sender: user, target: user, reason };
+    let change = Change {
+        room_id: &room_id,
+        sender: user,
+        target: user,
+        reason,
+    };
     apply(hub, &room, &change, Action::Knock).await?;
     Ok(room_id)
 }
@@ -127,7 +146,12 @@ pub async fn resolve_alias(hub: &Hub, alias: &RoomAliasId) -> Outcome<OwnedRoomI
 /// Whether the user is in one of the rooms whose members may join this one.
 async fn is_allowed(hub: &Hub, room: &RoomSnapshot, user: &UserId) -> Outcome<bool> {
     for room_id in membership::allowing_rooms(room).unwrap_or_default() {
-        if hub.rooms().view(&room_id).await?.is_some_and(|room| room.is_joined(user)) {
+        if hub
+            .rooms()
+            .view(&room_id)
+            .await?
+            .is_some_and(|room| room.is_joined(user))
+        {
             return Ok(true);
         }
     }
@@ -141,12 +165,21 @@ async fn is_allowed(hub: &Hub, room: &RoomSnapshot, user: &UserId) -> Outcome<bo
 /// `Unavailable` when the database does not answer.
 pub async fn update_profile(hub: &Hub, user: &UserId) -> Outcome<()> {
     let env = hub.env();
-    let profile = profiles(env, &[user.to_owned()]).await?.remove(user).unwrap_or_default();
+    let profile = profiles(env, &[user.to_owned()])
+        .await?
+        .remove(user)
+        .unwrap_or_default();
     let joined: Option<&[&str]> = Some(&["join"]);
     for (_, room) in env.store.memberships_of_user(user.as_str(), joined).await? {
-        let Ok(room_id) = RoomId::parse(room.room_id) else { continue };
-        let Some(room) = hub.rooms().view(&room_id).await? else { continue };
-        let Some(draft) = membership::profile_change(&room, user, &profile) else { continue };
+        let Ok(room_id) = RoomId::parse(room.room_id) else {
+            continue;
+        };
+        let Some(room) = hub.rooms().view(&room_id).await? else {
+            continue;
+        };
+        let Some(draft) = membership::profile_change(&room, user, &profile) else {
+            continue;
+        };
         if let Err(error) = hub.rooms().send(&room_id, draft).await {
             tracing::info!(%error, %room_id, "a profile change was not shown");
         }

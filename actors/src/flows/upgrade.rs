@@ -53,7 +53,9 @@ pub async fn upgrade(
     let state = |kind: &str, key: &str| old.state_event(kind, key).map(|event| event.pdu.clone());
     let power = Power::of(&old.rules, state).map_err(DomainError::internal)?;
     if !power.may_send(user, "m.room.tombstone", true) {
-        return Err(DomainError::forbidden("your power level does not suffice to upgrade this room"));
+        return Err(DomainError::forbidden(
+            "your power level does not suffice to upgrade this room",
+        ));
     }
     let mut request = Request::new();
     request.room_version = Some(version.clone());
@@ -68,7 +70,12 @@ pub async fn upgrade(
         origin: &origin(env),
     })?;
     let creators = additional_creators.iter().cloned().chain([creator.clone()]).collect();
-    furnish(&mut new, &old, &creator, &Levels::of(&old, &power, &new_rules, creators));
+    furnish(
+        &mut new,
+        &old,
+        &creator,
+        &Levels::of(&old, &power, &new_rules, creators),
+    );
     let new_id = super::create_room::commit(hub, new).await?;
     retire(hub, &old, user, &new_id).await?;
     Ok(new_id)
@@ -116,21 +123,35 @@ impl Levels {
                 events["m.room.tombstone"] = 150.into();
             }
             last.insert("users".to_owned(), Value::Object(users));
-            return Self { first: Value::Object(last), last: None };
+            return Self {
+                first: Value::Object(last),
+                last: None,
+            };
         }
         if old.rules.authorization.explicitly_privilege_room_creators {
             // Those who stood above all numbers get the highest one.
-            power.creators().iter().for_each(|creator| drop(users.insert(creator.to_string(), top.into())));
+            power
+                .creators()
+                .iter()
+                .for_each(|creator| drop(users.insert(creator.to_string(), top.into())));
         }
         let mut first_users = users.clone();
-        creators.iter().take(creators.len()).last().into_iter().for_each(|creator| {
-            first_users.insert(creator.to_string(), top.into());
-        });
+        creators
+            .iter()
+            .take(creators.len())
+            .last()
+            .into_iter()
+            .for_each(|creator| {
+                first_users.insert(creator.to_string(), top.into());
+            });
         last.insert("users".to_owned(), Value::Object(users));
         let mut first = last.clone();
         first.insert("users".to_owned(), Value::Object(first_users));
         let changed = first != last;
-        Self { first: Value::Object(first), last: changed.then_some(Value::Object(last)) }
+        Self {
+            first: Value::Object(first),
+            last: changed.then_some(Value::Object(last)),
+        }
     }
 }
 
@@ -158,7 +179,9 @@ fn furnish(new: &mut NewRoom, old: &Arc<RoomSnapshot>, creator: &OwnedUserId, le
             drafts.push(state(kind, "", event.pdu.content.clone()));
         }
     }
-    let banned = old.state_of_kind("m.room.member").filter(|e| e.pdu.membership().as_deref() == Some("ban"));
+    let banned = old
+        .state_of_kind("m.room.member")
+        .filter(|e| e.pdu.membership().as_deref() == Some("ban"));
     for event in banned.take(MAX_BANS) {
         if let Some(user) = event.pdu.state_key.as_deref() {
             drafts.push(state("m.room.member", user, event.pdu.content.clone()));
@@ -175,7 +198,14 @@ async fn retire(hub: &Hub, old: &RoomSnapshot, user: &UserId, new_id: &RoomId) -
     let env = hub.env();
     let body = json!({ "body": "This room has been replaced", "replacement_room": new_id });
     let tombstone = Draft::state(user.to_owned(), "m.room.tombstone", "", boxed(&body));
-    hub.rooms().append(&old.room_id, Append { drafts: vec![tombstone] }).await?;
+    hub.rooms()
+        .append(
+            &old.room_id,
+            Append {
+                drafts: vec![tombstone],
+            },
+        )
+        .await?;
     move_names(hub, old, user, new_id).await?;
     let mut levels: Object = content(old, "m.room.power_levels").unwrap_or_default();
     let quiet = (level(levels.get("users_default").unwrap_or(&Value::Null), 0) + 1).max(50);
@@ -183,7 +213,12 @@ async fn retire(hub: &Hub, old: &RoomSnapshot, user: &UserId, new_id: &RoomId) -
         let standing = level(levels.get(name).unwrap_or(&Value::Null), 0);
         levels.insert(name.to_owned(), standing.max(quiet).into());
     }
-    let levels = Draft::state(user.to_owned(), "m.room.power_levels", "", boxed(&Value::Object(levels)));
+    let levels = Draft::state(
+        user.to_owned(),
+        "m.room.power_levels",
+        "",
+        boxed(&Value::Object(levels)),
+    );
     if let Err(error) = hub.rooms().send(&old.room_id, levels).await {
         // "If possible", says the specification.
         tracing::info!(%error, room_id = %old.room_id, "the power levels of an upgraded room were not changed");
@@ -202,7 +237,12 @@ async fn move_names(hub: &Hub, old: &RoomSnapshot, user: &UserId, new_id: &RoomI
     let Some(names) = content(old, "m.room.canonical_alias").filter(|names| !names.is_empty()) else {
         return Ok(());
     };
-    let named = Draft::state(user.to_owned(), "m.room.canonical_alias", "", boxed(&Value::Object(names)));
+    let named = Draft::state(
+        user.to_owned(),
+        "m.room.canonical_alias",
+        "",
+        boxed(&Value::Object(names)),
+    );
     let nameless = Draft::state(user.to_owned(), "m.room.canonical_alias", "", boxed(&json!({})));
     for (room_id, draft) in [(&*old.room_id, nameless), (new_id, named)] {
         if let Err(error) = hub.rooms().send(room_id, draft).await {

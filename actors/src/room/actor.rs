@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::commands::{Append, Appended, Create, SetReceipt};
 use super::commit::{self, Answer, End, Item};
 use super::plan::{self, BATCH_EVENTS};
-use super::snapshot::RoomSnapshot;
 use super::rules;
+use super::snapshot::RoomSnapshot;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::supervisor::{Kind, Managed, Missing, Ran};
@@ -89,10 +89,15 @@ impl Managed for RoomKind {
                 }
             }
             match commit::run(&env, &state, items).await {
-                End::Settled(state, answers) => Ran::Done { state, replies: answers.into_iter().map(reply).collect() },
+                End::Settled(state, answers) => Ran::Done {
+                    state,
+                    replies: answers.into_iter().map(reply).collect(),
+                },
                 End::InDoubt(answers) => {
                     env.rooms.invalidate(&state.room_id);
-                    Ran::Reload { replies: answers.into_iter().map(reply).collect() }
+                    Ran::Reload {
+                        replies: answers.into_iter().map(reply).collect(),
+                    }
                 }
             }
         })
@@ -120,10 +125,17 @@ impl Managed for RoomKind {
     }
 
     fn fresh(_env: &Arc<Env>, key: &Arc<str>, command: &RoomCommand) -> Option<Arc<RoomSnapshot>> {
-        let RoomCommand::Create(create) = command else { return None };
+        let RoomCommand::Create(create) = command else {
+            return None;
+        };
         let version = RoomVersionId::try_from(create.version.as_str()).ok()?;
         let room_id = RoomId::parse(&**key).ok()?;
-        Some(Arc::new(plan::empty_room(RoomNid(0), room_id, version, rules::rules_of(&create.version)?)))
+        Some(Arc::new(plan::empty_room(
+            RoomNid(0),
+            room_id,
+            version,
+            rules::rules_of(&create.version)?,
+        )))
     }
 
     fn exists(state: &RoomSnapshot) -> bool {
@@ -157,13 +169,21 @@ impl Managed for RoomKind {
 async fn run_create(env: &Arc<Env>, key: &str, state: Arc<RoomSnapshot>, create: Create) -> Ran<RoomKind> {
     if RoomKind::exists(&state) {
         let exists = Err(DomainError::conflict("the room exists already"));
-        return Ran::Done { state, replies: vec![exists] };
+        return Ran::Done {
+            state,
+            replies: vec![exists],
+        };
     }
     match commit::create(env, key, create).await {
-        Ok((state, appended)) => Ran::Done { state, replies: vec![Ok(RoomReply::Appended(appended))] },
+        Ok((state, appended)) => Ran::Done {
+            state,
+            replies: vec![Ok(RoomReply::Appended(appended))],
+        },
         Err(error) => {
             env.rooms.invalidate(&state.room_id);
-            Ran::Reload { replies: vec![Err(error)] }
+            Ran::Reload {
+                replies: vec![Err(error)],
+            }
         }
     }
 }

@@ -59,27 +59,46 @@ fn new_room(env: &Env, version: &str) -> NewRoom {
 
 async fn made(env: &Arc<Env>, version: &str) -> Arc<RoomSnapshot> {
     let new = new_room(env, version);
-    create(env, new.room_id.as_str(), new.create).await.expect("a valid room").0
+    create(env, new.room_id.as_str(), new.create)
+        .await
+        .expect("a valid room")
+        .0
 }
 
-type Shape = (
-    Value,
-    Vec<(StateKey, i64, Event)>,
-    Vec<Event>,
+type Shape = (Value, Vec<(StateKey, i64, Event)>, Vec<Event>);
+type Event = (
+    i64,
+    Option<i64>,
+    OwnedEventId,
+    String,
+    Option<OwnedEventId>,
+    Option<String>,
+    Option<i64>,
 );
-type Event = (i64, Option<i64>, OwnedEventId, String, Option<OwnedEventId>, Option<String>, Option<i64>);
 
 fn event(event: &StoredEvent) -> Event {
     let unsigned = event.unsigned.as_deref().map(str::to_owned);
     let (pos, group) = (event.pos.map(|p| p.0), event.state_group.map(|g| g.0));
     let pdu = &event.pdu;
     assert_eq!(pdu.content.get().is_empty(), pdu.json.is_empty());
-    (event.nid.0, pos, pdu.event_id.clone(), pdu.json.to_string(), event.redacted_by.clone(), unsigned, group)
+    (
+        event.nid.0,
+        pos,
+        pdu.event_id.clone(),
+        pdu.json.to_string(),
+        event.redacted_by.clone(),
+        unsigned,
+        group,
+    )
 }
 
 /// Everything a snapshot says, in a form that can be compared.
 fn shape(room: &RoomSnapshot) -> Shape {
-    let mut extremities: Vec<_> = room.extremities.iter().map(|e| (e.nid.0, e.event_id.clone(), e.depth)).collect();
+    let mut extremities: Vec<_> = room
+        .extremities
+        .iter()
+        .map(|e| (e.nid.0, e.event_id.clone(), e.depth))
+        .collect();
     extremities.sort();
     let rest = json!([
         room.nid.0,
@@ -95,7 +114,11 @@ fn shape(room: &RoomSnapshot) -> Shape {
         room.joined_count,
         room.invited_count,
     ]);
-    let state = room.state.iter().map(|(key, e)| (key.clone(), e.key_nid.0, event(&e.event))).collect();
+    let state = room
+        .state
+        .iter()
+        .map(|(key, e)| (key.clone(), e.key_nid.0, event(&e.event)))
+        .collect();
     (rest, state, room.timeline.iter().map(|e| event(e)).collect())
 }
 
@@ -104,7 +127,11 @@ async fn check_stored(env: &Arc<Env>, room: &RoomSnapshot) {
     let loaded = env.rooms.view(&room.room_id).await.expect("readable").expect("there");
     assert_eq!(shape(&loaded), shape(room));
     let state = env.rooms.state_at_group(room.state_group).await.expect("readable");
-    let current: Vec<_> = room.state.iter().map(|(key, e)| (key.clone(), event(&e.event))).collect();
+    let current: Vec<_> = room
+        .state
+        .iter()
+        .map(|(key, e)| (key.clone(), event(&e.event)))
+        .collect();
     let state: Vec<_> = state.iter().map(|(key, e)| (key.clone(), event(e))).collect();
     assert_eq!(state, current);
     let rows = env.store.current_state_events(room.nid.0).await.expect("readable");
@@ -127,8 +154,17 @@ fn random_draft(rng: &Rng, room: &RoomSnapshot) -> Option<Draft> {
     let pick = |rng: &Rng| user(names[usize::try_from(rng.below(4)).expect("small")]);
     let (sender, target) = (pick(rng), pick(rng));
     let member = |sender: &OwnedUserId, target: &OwnedUserId, action| {
-        let profile = Profile { displayname: Some(rng.alphanumeric(3)), avatar_url: None };
-        let ask = Ask { sender, target, action, reason: None, profile: &profile };
+        let profile = Profile {
+            displayname: Some(rng.alphanumeric(3)),
+            avatar_url: None,
+        };
+        let ask = Ask {
+            sender,
+            target,
+            action,
+            reason: None,
+            profile: &profile,
+        };
         membership::draft(room, &ask, "x".try_into().expect("a server name")).ok()?
     };
     match rng.below(10) {
@@ -136,10 +172,19 @@ fn random_draft(rng: &Rng, room: &RoomSnapshot) -> Option<Draft> {
         2 => member(&sender, &sender, Action::Leave),
         3 => member(&sender, &target, Action::Invite { is_direct: false }),
         4 => member(&user("alice"), &target, Action::Kick),
-        5 => member(&user("alice"), &target, if rng.below(2) == 0 { Action::Ban } else { Action::Unban }),
+        5 => member(
+            &user("alice"),
+            &target,
+            if rng.below(2) == 0 { Action::Ban } else { Action::Unban },
+        ),
         6 => {
             let key = format!("k{}", rng.below(5));
-            Some(Draft::state(user("alice"), "m.test", &key, raw(&json!({ "v": rng.below(3) }))))
+            Some(Draft::state(
+                user("alice"),
+                "m.test",
+                &key,
+                raw(&json!({ "v": rng.below(3) })),
+            ))
         }
         7 => {
             let at = usize::try_from(rng.below(room.timeline.len() as u64)).expect("small");
@@ -149,7 +194,12 @@ fn random_draft(rng: &Rng, room: &RoomSnapshot) -> Option<Draft> {
         }
         _ => {
             let txn = ("D".to_owned(), format!("{}", rng.below(100)));
-            Some(Draft::message(sender, "m.room.message", raw(&json!({ "body": rng.alphanumeric(5) })), Some(txn)))
+            Some(Draft::message(
+                sender,
+                "m.room.message",
+                raw(&json!({ "body": rng.alphanumeric(5) })),
+                Some(txn),
+            ))
         }
     }
 }
@@ -162,7 +212,9 @@ async fn random_history(store: Store, version: &str, seed: u64) {
     let (mut accepted, mut refused) = (0, 0);
     for _ in 0..25 {
         let drafts = (0..1 + rng.below(12)).filter_map(|_| random_draft(&rng, &room));
-        let items: Vec<_> = drafts.map(|draft| Item::Append(Append { drafts: vec![draft] })).collect();
+        let items: Vec<_> = drafts
+            .map(|draft| Item::Append(Append { drafts: vec![draft] }))
+            .collect();
         let before = room.pos;
         let End::Settled(newer, answers) = run(&env, &room, items).await else {
             panic!("in doubt");
@@ -236,8 +288,14 @@ async fn receipts_move_forwards_only() {
         };
         let mut positions = Vec::new();
         for at in [2, 4, 3, 4] {
-            assert!(matches!(run(&env, &room, vec![receipt(at)]).await, End::Settled(_, answers) if answers[0].is_ok()));
-            let rows = env.store.receipts_of_user("@alice:x", &[room.nid.0]).await.expect("readable");
+            assert!(
+                matches!(run(&env, &room, vec![receipt(at)]).await, End::Settled(_, answers) if answers[0].is_ok())
+            );
+            let rows = env
+                .store
+                .receipts_of_user("@alice:x", &[room.nid.0])
+                .await
+                .expect("readable");
             assert_eq!(rows.len(), 1);
             positions.push((rows[0].event_id.clone(), rows[0].pos));
         }
@@ -252,7 +310,10 @@ async fn receipts_move_forwards_only() {
         let End::Settled(_, answers) = run(&env, &room, vec![Item::Receipt(stranger)]).await else {
             panic!("in doubt");
         };
-        assert_eq!(answers[0].as_ref().expect_err("not joined").errcode(), Some("M_FORBIDDEN"));
+        assert_eq!(
+            answers[0].as_ref().expect_err("not joined").errcode(),
+            Some("M_FORBIDDEN")
+        );
     })
     .await;
 }
@@ -265,8 +326,12 @@ async fn an_alias_belongs_to_one_room() {
         let mut second = new_room(&env, "12");
         second.create.aliases = first.create.aliases.clone();
         let room_id: OwnedRoomId = second.room_id.clone();
-        create(&env, first.room_id.as_str(), first.create).await.expect("a valid room");
-        let refused = create(&env, second.room_id.as_str(), second.create).await.expect_err("taken");
+        create(&env, first.room_id.as_str(), first.create)
+            .await
+            .expect("a valid room");
+        let refused = create(&env, second.room_id.as_str(), second.create)
+            .await
+            .expect_err("taken");
         assert_eq!(refused.errcode(), Some("M_CONFLICT"));
         assert!(env.rooms.view(&room_id).await.expect("readable").is_none());
     })

@@ -25,7 +25,10 @@ impl Rooms {
     /// Starts the supervisors of rooms.
     #[must_use]
     pub fn start(fabric: &Fabric, env: Arc<Env>, settings: Settings) -> Self {
-        Self { actors: Handle::start(fabric, env.clone(), settings), env }
+        Self {
+            actors: Handle::start(fabric, env.clone(), settings),
+            env,
+        }
     }
 
     /// The actors themselves, for figures and for draining.
@@ -55,7 +58,9 @@ impl Rooms {
     /// # Errors
     /// `M_NOT_FOUND`; as [`Self::view`].
     pub async fn existing(&self, room_id: &RoomId) -> Outcome<Arc<RoomSnapshot>> {
-        self.view(room_id).await?.ok_or_else(|| DomainError::not_found(format!("this server is not in {room_id}")))
+        self.view(room_id)
+            .await?
+            .ok_or_else(|| DomainError::not_found(format!("this server is not in {room_id}")))
     }
 
     /// The room, as seen by somebody who is joined to it.

@@ -14,7 +14,10 @@ impl Store {
     /// The local aliases of a room, sorted.
     pub async fn aliases_of_room(&self, room_id: &str) -> Result<Vec<room_alias::Model>, StoreError> {
         self.reader()
-            .all("SELECT * FROM room_alias WHERE room_id = $1 ORDER BY alias", params![room_id])
+            .all(
+                "SELECT * FROM room_alias WHERE room_id = $1 ORDER BY alias",
+                params![room_id],
+            )
             .await
     }
 
@@ -41,7 +44,9 @@ impl Store {
     /// Lists a room in the directory, or takes it out.
     pub async fn set_published(&self, room_id: &str, published: bool) -> Result<(), StoreError> {
         if published {
-            let row = public_room::Model { room_id: room_id.to_owned() };
+            let row = public_room::Model {
+                room_id: room_id.to_owned(),
+            };
             return self.writer().upsert::<public_room::Entity>(&[row]).await.map(|_| ());
         }
         self.writer()
