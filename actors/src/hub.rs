@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::env::{Env, Parts};
 use crate::error::Outcome;
+use crate::flows;
 use crate::room::handle::Rooms;
+use crate::session::handle::Sessions;
 use crate::stats::Registry;
 use crate::supervisor::{Arbiters, Fabric, Settings};
 
@@ -13,7 +15,11 @@ use crate::supervisor::{Arbiters, Fabric, Settings};
 pub struct Hub {
     env: Arc<Env>,
     rooms: Rooms,
+    sessions: Sessions,
 }
+
+/// Weight (devices and one for each user) of the sessions in memory.
+const SESSION_WEIGHT: u64 = 1_000_000;
 
 impl Hub {
     /// Takes the database over from any former process and starts everything that works by itself.
@@ -35,13 +41,27 @@ impl Hub {
             ..Settings::default()
         };
         let rooms = Rooms::start(&fabric, env.clone(), settings);
-        Ok(Arc::new(Self { env, rooms }))
+        let settings = Settings {
+            idle: Duration::from_secs(env.settings.session_idle_secs),
+            weight_capacity: SESSION_WEIGHT,
+            ..Settings::default()
+        };
+        let sessions = Sessions::start(&fabric, env.clone(), settings);
+        let hub = Arc::new(Self { env, rooms, sessions });
+        flows::deactivate::resume(&hub).await?;
+        Ok(hub)
     }
 
     /// The rooms.
     #[must_use]
     pub fn rooms(&self) -> &Rooms {
         &self.rooms
+    }
+
+    /// The local users.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// What actors and readers share.
@@ -63,6 +83,10 @@ impl Hub {
 
     /// Finishes what has been accepted, for at most `patience`. Call when nothing new comes in any more.
     pub async fn drain(&self, patience: Duration) {
+        let left = self.sessions.actors().drain(patience).await;
+        if left > 0 {
+            tracing::warn!(left, "sessions were not done in time");
+        }
         let left = self.rooms.actors().drain(patience).await;
         if left > 0 {
             tracing::warn!(left, "rooms were not done in time");

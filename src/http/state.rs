@@ -14,6 +14,7 @@ use ruma::OwnedServerName;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use super::context::RequestInfo;
 use super::endpoint::Table;
 use super::limits::Limits;
 use crate::config::{Config, Resource};
@@ -39,6 +40,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Who an access token belongs to; `M_UNKNOWN_TOKEN` if nobody.
     fn identify(self: Arc<Self>, token: String) -> BoxFuture<'static, Outcome<Arc<Identity>>>;
 
+    /// A token's device made a request. Must be quick.
+    fn seen(&self, _identity: &Identity, _info: &RequestInfo) {}
+
     /// Which server signed a request.
     fn origin(self: Arc<Self>, signed: Signed) -> BoxFuture<'static, Outcome<OwnedServerName>>;
 }
@@ -50,6 +54,12 @@ impl Backend for Hub {
 
     fn identify(self: Arc<Self>, token: String) -> BoxFuture<'static, Outcome<Arc<Identity>>> {
         Box::pin(async move { actors::session::auth::identify(self.env(), &token).await })
+    }
+
+    fn seen(&self, identity: &Identity, info: &RequestInfo) {
+        let env = self.env();
+        let (ip, agent) = (info.ip.to_string(), info.user_agent.as_deref());
+        env.seen.note(identity, &ip, agent, env.clock.now_ms());
     }
 
     fn origin(self: Arc<Self>, _signed: Signed) -> BoxFuture<'static, Outcome<OwnedServerName>> {

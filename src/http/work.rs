@@ -57,6 +57,7 @@ impl<H: Backend> Work<'_, H> {
         if let Some(identity) = &identity {
             self.span.record("user", identity.user_id.as_str());
             self.endpoint.policy.admit(identity, self.endpoint.log_out)?;
+            self.state.hub.seen(identity, &self.info);
         }
         // Servers are counted by name, which is not known before the signature has been checked.
         if self.endpoint.policy != Policy::Server {

@@ -1,6 +1,10 @@
 //! The administration interface.
 
+mod register;
+
 use super::endpoint::Table;
 
 /// Registers all chapters.
-pub fn routes(_table: &mut Table) {}
+pub fn routes(t: &mut Table) {
+    register::routes(t);
+}
