@@ -16,6 +16,7 @@ pub struct Hub {
     env: Arc<Env>,
     rooms: Rooms,
     sessions: Sessions,
+    fabric: Fabric,
 }
 
 /// Weight (devices and one for each user) of the sessions in memory.
@@ -47,7 +48,12 @@ impl Hub {
             ..Settings::default()
         };
         let sessions = Sessions::start(&fabric, env.clone(), settings);
-        let hub = Arc::new(Self { env, rooms, sessions });
+        let hub = Arc::new(Self {
+            env,
+            rooms,
+            sessions,
+            fabric,
+        });
         flows::deactivate::resume(&hub).await?;
         Ok(hub)
     }
@@ -62,6 +68,18 @@ impl Hub {
     #[must_use]
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// The figures of all actors.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.fabric.registry
+    }
+
+    /// How late the newest no-op task of each arbiter ran, microseconds.
+    #[must_use]
+    pub fn arbiter_lags_us(&self) -> Vec<u128> {
+        self.fabric.arbiters.lags().iter().map(Duration::as_micros).collect()
     }
 
     /// What actors and readers share.

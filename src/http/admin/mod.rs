@@ -1,10 +1,10 @@
 //! The administration interface.
 
-mod register;
+pub mod actors;
 
 use super::endpoint::Table;
 
 /// Registers all chapters.
-pub fn routes(t: &mut Table) {
-    register::routes(t);
+pub fn routes(table: &mut Table) {
+    actors::routes(table);
 }
