@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::boot;
 use crate::config::{self, Config, ConfigError, DatabaseKind};
 
 const EXIT_CODES: &str = "\
@@ -130,13 +131,17 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     let load = || config::load(cli.config.as_deref());
     match cli.command {
-        None => Err(Failure::Failed("serving is not wired yet".to_owned())),
+        None => serve(load()?, &load),
         Some(Command::GenerateConfig(args)) => files::generate_config(&args),
         Some(Command::GenerateSigningKey(args)) => files::generate_signing_key(&args),
         Some(Command::RegisterUser(args)) => register::run(&load()?, args),
         Some(Command::Migrate) => migrate(&load()?),
         Some(Command::CheckConfig) => check_config(&load()?),
     }
+}
+
+fn serve(config: Config, reread: boot::Reread<'_>) -> Result<(), Failure> {
+    boot::run(config, reread).map_err(|error| Failure::Failed(error.to_string()))
 }
 
 /// The runtime of commands that end by themselves.

@@ -3,13 +3,19 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use actors::clock::Clock;
+use actors::rng::Rng;
+use actors::session::{account, localpart, password};
+use entities::error::StoreError;
+use entities::{profile_field, user};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use ruma::{OwnedUserId, UserId};
+use ruma::OwnedUserId;
 use serde::Deserialize;
 use serde_json::json;
 use sha1::Sha1;
 
 use super::{Failure, RegisterUser, prompt, small_runtime};
+use crate::boot;
 use crate::config::{Config, Resource, Secret};
 
 /// Hashing a password on a busy machine takes a while.
@@ -38,7 +44,7 @@ pub(super) fn run(config: &Config, args: RegisterUser) -> Result<(), Failure> {
             Some(base) => match fetch_nonce(&base).await? {
                 Some(nonce) => on_server(&base, &nonce, config.registration.shared_secret.as_ref(), &user).await,
                 None if named => Err(Failure::Failed(format!("nobody answers at {base}"))),
-                None => Err(Failure::Failed(format!("nobody answers at {base}"))),
+                None => in_database(config, &user).await,
             },
         }
     });
@@ -78,13 +84,15 @@ fn complete(config: &Config, args: RegisterUser) -> Result<NewUser, Failure> {
 
 /// A full user id of this server from `alice` or `@alice:server.name`.
 fn user_id(config: &Config, name: &str) -> Result<OwnedUserId, Failure> {
-    let invalid = |detail: String| Failure::Usage(format!("user name `{name}`: {detail}"));
-    let id = UserId::parse_with_server_name(name, &config.server_name).map_err(|error| invalid(error.to_string()))?;
-    if id.server_name() != config.server_name {
-        return Err(invalid(format!("this server is {}", config.server_name)));
-    }
-    id.validate_strict().map_err(|error| invalid(error.to_string()))?;
-    Ok(id)
+    let invalid = |detail: &dyn std::fmt::Display| Failure::Usage(format!("user name `{name}`: {detail}"));
+    let local = match name.strip_prefix('@') {
+        None => name,
+        Some(full) => match full.split_once(':') {
+            Some((local, server)) if config.server_name == server => local,
+            _ => return Err(invalid(&format!("this server is {}", config.server_name))),
+        },
+    };
+    localpart::user_id(local, &config.server_name).map_err(|error| invalid(&error))
 }
 
 /// Where this machine reaches the administration API of the server with this configuration.
@@ -163,6 +171,36 @@ async fn on_server(base: &str, nonce: &str, secret: Option<&Secret>, user: &NewU
     let sent = client(base)?.post(register_url(base)).json(&body).send().await;
     let response = sent.map_err(|error| Failure::Failed(format!("{base}: {error}")))?;
     read_answer::<serde_json::Value>(base, response).await.map(|_| ())
+}
+
+/// Writes the user into the database. The journal is left alone: should the server run after all, it keeps running.
+async fn in_database(config: &Config, user: &NewUser) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
+    let store = boot::open_store(config).await.map_err(|error| failed(&error))?;
+    let hash = password::hash_now(&boot::settings(config), &Rng::system(), &user.password);
+    let row = user::Model {
+        user_id: user.id.to_string(),
+        password_hash: Some(hash.map_err(|error| failed(&error))?.into_inner()),
+        is_admin: user.admin,
+        is_guest: false,
+        deactivated: false,
+        erased: false,
+        locked: false,
+        suspended: false,
+        created_ts: Clock::system().now_ms(),
+    };
+    let display_name = profile_field::Model {
+        user_id: user.id.to_string(),
+        name: "displayname".to_owned(),
+        value: json!(user.id.localpart()).to_string(),
+    };
+    let made = store.create_user(&row, &[display_name], None).await;
+    let closed = store.close().await;
+    match made {
+        Err(StoreError::Duplicate(_)) => return Err(failed(&account::taken())),
+        outcome => outcome.map_err(|error| failed(&error))?,
+    }
+    closed.map_err(|error| failed(&error))
 }
 
 async fn read_answer<T: serde::de::DeserializeOwned>(base: &str, response: reqwest::Response) -> Result<T, Failure> {

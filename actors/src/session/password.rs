@@ -8,6 +8,7 @@ use super::token::Secret;
 use crate::cpu::Class;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
+use crate::rng::Rng;
 use crate::settings::Settings;
 
 /// Longer passwords only cost time.
@@ -19,19 +20,29 @@ const MAX_BYTES: usize = 512;
 /// `M_WEAK_PASSWORD` for an empty one, `M_INVALID_PARAM` for one of more than 512 bytes; `Overloaded` when too many
 /// wait.
 pub async fn hash(env: &Env, password: &str) -> Outcome<Secret> {
-    if password.is_empty() {
-        return Err(DomainError::matrix(400, "M_WEAK_PASSWORD", "The password is empty"));
-    }
-    if password.len() > MAX_BYTES {
-        return Err(DomainError::invalid_param(format!(
-            "A password has at most {MAX_BYTES} bytes"
-        )));
-    }
     let argon = hasher(&env.settings)?;
-    let (password, salt) = (password.to_owned(), env.rng.bytes::<16>());
+    let (password, salt) = (acceptable(password)?.to_owned(), env.rng.bytes::<16>());
     env.cpu
         .run(Class::Password, move || compute(&argon, &password, &salt))
         .await?
+}
+
+/// Hashes a new password on this thread, for commands that run without the server.
+///
+/// # Errors
+/// See [`hash`].
+pub fn hash_now(settings: &Settings, rng: &Rng, password: &str) -> Outcome<Secret> {
+    compute(&hasher(settings)?, acceptable(password)?, &rng.bytes::<16>())
+}
+
+fn acceptable(password: &str) -> Outcome<&str> {
+    match password.len() {
+        0 => Err(DomainError::matrix(400, "M_WEAK_PASSWORD", "The password is empty")),
+        1..=MAX_BYTES => Ok(password),
+        _ => Err(DomainError::invalid_param(format!(
+            "A password has at most {MAX_BYTES} bytes"
+        ))),
+    }
 }
 
 /// Whether this is the user's password. False for users without one and for users that do not exist, after the same

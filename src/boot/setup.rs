@@ -1,0 +1,161 @@
+//! What the process opens before it serves: signing key, database, hub.
+
+use std::sync::Arc;
+
+use actors::clock::Clock;
+use actors::env::Parts;
+use actors::hub::Hub;
+use actors::key::ServerKey;
+use actors::rng::Rng;
+use actors::settings::Settings;
+use entities::store::{Store, StoreOptions};
+use tokio::runtime::Handle;
+
+use super::BootError;
+use crate::config::{Config, DatabaseKind};
+use crate::signing_key;
+
+/// Of `database.max_connections` on PostgreSQL: those that write beside the journal's.
+const WRITE_CONNECTIONS: u32 = 5;
+/// The journal's, on PostgreSQL.
+const JOURNAL_CONNECTIONS: u32 = 2;
+/// On SQLite more readers than this only cost memory.
+const SQLITE_READERS: u32 = 16;
+/// Brings the tables up to date, under a lock, and opens the pools.
+pub async fn open_store(config: &Config) -> Result<Store, BootError> {
+    let url = &config.database.url;
+    migration::run(url.expose())
+        .await
+        .map_err(|error| BootError::database(url, error))?;
+    Store::connect(store_options(config))
+        .await
+        .map_err(|error| BootError::database(url, error))
+}
+
+/// The actors on their threads. Takes the database over from any former process.
+pub(super) async fn open_hub(
+    config: &Config,
+    key: ServerKey,
+    rng: Rng,
+    store: Store,
+    io: Handle,
+) -> Result<Arc<Hub>, BootError> {
+    let parts = Parts {
+        settings: settings(config),
+        server_name: config.server_name.clone(),
+        key,
+        store,
+        clock: Clock::system(),
+        rng,
+        io,
+    };
+    Hub::open(parts)
+        .await
+        .map_err(|error| BootError::database(&config.database.url, error))
+}
+
+/// The signing key, made on the first start.
+pub(super) fn signing_key(config: &Config, rng: &Rng) -> Result<ServerKey, BootError> {
+    let (key, made) = signing_key::read_or_create(&config.signing_key_path, rng)?;
+    if made {
+        let path = config.signing_key_path.display();
+        tracing::info!(key = format!("ed25519:{}", key.version()), %path, "made a signing key; keep a copy of it");
+    }
+    Ok(key.server_key())
+}
+
+/// `database.max_connections` shared out among the pools.
+pub fn store_options(config: &Config) -> StoreOptions {
+    let all = config.database.max_connections;
+    let readers = match config.database.url.kind() {
+        DatabaseKind::Sqlite => all.saturating_sub(1).min(SQLITE_READERS),
+        DatabaseKind::Postgres => all.saturating_sub(WRITE_CONNECTIONS + JOURNAL_CONNECTIONS),
+    };
+    StoreOptions {
+        max_connections: readers.max(1),
+        write_connections: WRITE_CONNECTIONS,
+        ..StoreOptions::new(config.database.url.expose())
+    }
+}
+
+/// What the actors need to know of the configuration.
+pub fn settings(config: &Config) -> Settings {
+    let Config {
+        actors,
+        passwords,
+        tokens,
+        ..
+    } = config;
+    let (argon2_memory_kib, argon2_iterations, argon2_parallelism) = passwords.parameters();
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    Settings {
+        default_room_version: config.default_room_version.clone(),
+        arbiters: usize::try_from(actors.arbiter_threads)
+            .ok()
+            .filter(|&threads| threads > 0)
+            .unwrap_or(cores),
+        room_idle_secs: actors.room_idle_secs,
+        session_idle_secs: actors.session_idle_secs,
+        peer_idle_secs: actors.peer_idle_secs,
+        room_cache_bytes: actors.room_cache_bytes,
+        event_cache_bytes: actors.event_cache_bytes,
+        user_cache_bytes: actors.user_cache_bytes,
+        argon2_memory_kib,
+        argon2_iterations,
+        argon2_parallelism,
+        refreshable_access_token_lifetime_ms: millis(tokens.access_token_lifetime_secs),
+        refresh_token_lifetime_ms: Some(millis(tokens.refresh_token_lifetime_secs)).filter(|&life| life > 0),
+        uia_session_ms: millis(config.ui_auth.recent_login_secs),
+        uia_timeout_ms: millis(config.ui_auth.session_timeout_secs),
+        presence_enabled: config.presence.enabled,
+        media_path: config.media.store_path.clone(),
+        max_upload_bytes: config.media.max_upload_bytes,
+    }
+}
+
+fn millis(secs: u64) -> i64 {
+    i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn read(text: &str) -> Config {
+        config::parse("test", text, []).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn connections_are_shared_out() {
+        let postgres = store_options(&read("[database]\nurl = \"postgres://h/d\"\nmax_connections = 20"));
+        assert_eq!((postgres.max_connections, postgres.write_connections), (13, 5));
+        assert_eq!(
+            store_options(&read("[database]\nmax_connections = 8")).max_connections,
+            7
+        );
+        assert_eq!(
+            store_options(&read("[database]\nmax_connections = 99")).max_connections,
+            16
+        );
+    }
+
+    #[test]
+    fn the_actors_get_what_is_configured() {
+        let settings = settings(&read(
+            "[actors]\narbiter_threads = 3\nroom_idle_secs = 7\n[passwords]\niterations = 5\n[tokens]\n\
+             access_token_lifetime_secs = 60\nrefresh_token_lifetime_secs = 90\n",
+        ));
+        assert_eq!(
+            (settings.arbiters, settings.room_idle_secs, settings.argon2_iterations),
+            (3, 7, 5)
+        );
+        assert_eq!(settings.refreshable_access_token_lifetime_ms, 60_000);
+        assert_eq!(settings.refresh_token_lifetime_ms, Some(90_000));
+
+        let settings = super::settings(&read("[passwords]\niterations = 5\ncheap_hash_for_testing = true"));
+        assert!(settings.arbiters > 0, "one for each processor");
+        assert_eq!((settings.argon2_memory_kib, settings.argon2_iterations), (8, 1));
+        assert_eq!(settings.refresh_token_lifetime_ms, None, "for ever");
+    }
+}
