@@ -1,6 +1,6 @@
 //! The process: what starts in which order, what signals do, and the drain in reverse.
 //!
-//! Start: configuration → telemetry → signing key → database migrated → hub → listeners. Stop (SIGINT, SIGTERM):
+//! Start: configuration → telemetry → signing key → addresses bound → database migrated → hub → listeners served. Stop (SIGINT, SIGTERM):
 //! long-polls end, listeners, hub, journal, database; a second signal ends the waiting.
 
 pub mod reload;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use actors::hub::Hub;
 use actors::rng::Rng;
+use actors::supervisor::Arbiters;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -64,7 +65,10 @@ pub fn run(config: Config, reread: Reread<'_>) -> Result<(), BootError> {
     }
     let runtime = Arc::new(runtime()?);
     let system = actix_rt::System::with_tokio_rt(|| runtime.clone());
-    let served = system.block_on(serve(Arc::new(config), telemetry, runtime.handle().clone(), reread));
+    let arbiters = Arbiters::start(&runtime, settings(&config).arbiters);
+    let io = runtime.handle().clone();
+    let served = system.block_on(serve(Arc::new(config), telemetry, io, arbiters.clone(), reread));
+    arbiters.stop();
     drop(system);
     if let Some(runtime) = Arc::into_inner(runtime) {
         // What still runs is past its deadline.
@@ -82,14 +86,22 @@ fn runtime() -> Result<Runtime, BootError> {
         .map_err(BootError::system("runtime"))
 }
 
-async fn serve(config: Arc<Config>, telemetry: Telemetry, io: Handle, reread: Reread<'_>) -> Result<(), BootError> {
+async fn serve(
+    config: Arc<Config>,
+    telemetry: Telemetry,
+    io: Handle,
+    arbiters: Arbiters,
+    reread: Reread<'_>,
+) -> Result<(), BootError> {
     // First of all, so that a signal during the start is not lost.
     let mut signals = Signals::listen()?;
     let rng = Rng::system();
     let key = setup::signing_key(&config, &rng)?;
+    // Before the hub takes the database over: a second start by mistake must not stop the server that runs.
+    let sockets = server::bind(&config.listeners)?;
     let store = open_store(&config).await?;
-    let hub = setup::open_hub(&config, key, rng, store, io.clone()).await?;
-    let server = server::start(config.clone(), hub.clone(), telemetry.clone())?;
+    let hub = setup::open_hub(&config, key, rng, store, io.clone(), arbiters).await?;
+    let server = server::start(sockets, config.clone(), hub.clone(), telemetry.clone())?;
     io.spawn(upkeep(telemetry.clone()));
     tracing::info!(server_name = %config.server_name, database = config.database.url.redacted(), "serving");
 

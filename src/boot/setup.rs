@@ -8,6 +8,7 @@ use actors::hub::Hub;
 use actors::key::ServerKey;
 use actors::rng::Rng;
 use actors::settings::Settings;
+use actors::supervisor::Arbiters;
 use entities::store::{Store, StoreOptions};
 use tokio::runtime::Handle;
 
@@ -39,6 +40,7 @@ pub(super) async fn open_hub(
     rng: Rng,
     store: Store,
     io: Handle,
+    arbiters: Arbiters,
 ) -> Result<Arc<Hub>, BootError> {
     let parts = Parts {
         settings: settings(config),
@@ -49,7 +51,7 @@ pub(super) async fn open_hub(
         rng,
         io,
     };
-    Hub::open(parts)
+    Hub::open(parts, arbiters)
         .await
         .map_err(|error| BootError::database(&config.database.url, error))
 }

@@ -1,13 +1,14 @@
 //! The listeners: sockets, TLS, workers. What arrives is dispatched through the table (`super::dispatch`).
 
-use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use actors::hub::Hub;
+use tokio::net::TcpSocket;
 
 use super::dispatch::dispatch;
 use super::process::Process;
@@ -20,6 +21,8 @@ use crate::tls::{Certificate, TlsError};
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long a client may take to send a request's head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(20);
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 2_048;
 /// Connections one worker holds.
 const CONNECTIONS: usize = 25_000;
 
@@ -32,7 +35,7 @@ pub enum ServerError {
         /// The address.
         address: SocketAddr,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A certificate cannot be used.
     #[error(transparent)]
@@ -50,33 +53,89 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
 }
 
-/// Binds every listener and starts the workers.
+/// A listening socket; nobody answers on it yet.
+pub struct Socket {
+    listener: TcpListener,
+    address: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
+    door: Door,
+}
+
+/// Binds the address of every listener and reads the certificates.
+///
+/// # Errors
+/// [`ServerError::Bind`] and [`ServerError::Tls`]
+pub fn bind(listeners: &[Listener]) -> Result<Vec<Socket>, ServerError> {
+    let mut sockets = Vec::new();
+    for config in listeners {
+        let certificate = Certificate::of(config)?;
+        let door = Door {
+            resources: config.resources.clone(),
+            x_forwarded: config.x_forwarded,
+        };
+        // `::` takes IPv4 along: after it `0.0.0.0` finds its port taken by ourselves.
+        let mut addresses = config.bind_addresses.clone();
+        addresses.sort_by_key(IpAddr::is_ipv4);
+        let both = addresses.contains(&IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        for ip in addresses {
+            let address = SocketAddr::new(ip, config.port);
+            let failed = |source| ServerError::Bind { address, source };
+            let listener = match listen(address) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && both && ip.is_ipv4() => continue,
+                outcome => outcome.map_err(failed)?,
+            };
+            let address = listener.local_addr().map_err(failed)?;
+            sockets.push(Socket {
+                listener,
+                address,
+                certificate: certificate.clone(),
+                door: door.clone(),
+            });
+        }
+    }
+    Ok(sockets)
+}
+
+/// Must be called within the shared runtime.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // A new process may listen while connections of the old one are still winding up.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+/// Starts the workers.
 ///
 /// # Errors
 /// [`ServerError`]
-pub fn start(config: Arc<Config>, hub: Arc<Hub>, telemetry: Telemetry) -> Result<Server, ServerError> {
+pub fn start(
+    sockets: Vec<Socket>,
+    config: Arc<Config>,
+    hub: Arc<Hub>,
+    telemetry: Telemetry,
+) -> Result<Server, ServerError> {
     let table = super::table(&Process::new(config.clone(), telemetry));
     if !table.conflicts().is_empty() {
         return Err(ServerError::Conflict(table.conflicts().join(", ")));
     }
-    let mut sockets = Vec::new();
-    let mut doors = HashMap::new();
-    let mut certificates = Vec::new();
-    for listener in &config.listeners {
-        let certificate = Certificate::of(listener)?;
-        certificates.extend(certificate.clone());
-        for ip in &listener.bind_addresses {
-            let socket = bind(SocketAddr::new(*ip, listener.port))?;
-            let address = socket.local_addr().unwrap_or(SocketAddr::new(*ip, listener.port));
-            doors.insert(address, door(listener));
-            tracing::info!(%address, tls = certificate.is_some(), "listening");
-            sockets.push((socket, address, certificate.clone()));
+    let mut state = HttpState::new(hub, config, table);
+    state.doors = sockets
+        .iter()
+        .map(|socket| (socket.address, socket.door.clone()))
+        .collect();
+    let state = web::Data::new(state);
+    let addresses = sockets.iter().map(|socket| socket.address).collect();
+    let mut certificates: Vec<Arc<Certificate>> = Vec::new();
+    for certificate in sockets.iter().filter_map(|socket| socket.certificate.as_ref()) {
+        if !certificates.iter().any(|known| Arc::ptr_eq(known, certificate)) {
+            certificates.push(certificate.clone());
         }
     }
-    let mut state = HttpState::new(hub, config, table);
-    state.doors = doors;
-    let state = web::Data::new(state);
-    let addresses = sockets.iter().map(|(_, address, _)| *address).collect();
     let handle = serve(state.clone(), sockets)?;
     Ok(Server {
         handle,
@@ -85,8 +144,6 @@ pub fn start(config: Arc<Config>, hub: Arc<Hub>, telemetry: Telemetry) -> Result
         addresses,
     })
 }
-
-type Socket = (TcpListener, SocketAddr, Option<Arc<Certificate>>);
 
 fn serve(state: web::Data<HttpState<Hub>>, sockets: Vec<Socket>) -> Result<ServerHandle, ServerError> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -102,10 +159,17 @@ fn serve(state: web::Data<HttpState<Hub>>, sockets: Vec<Socket>) -> Result<Serve
         .max_connections(CONNECTIONS)
         .shutdown_timeout(20)
         .disable_signals();
-    for (socket, address, certificate) in sockets {
+    for Socket {
+        listener,
+        address,
+        certificate,
+        ..
+    } in sockets
+    {
+        tracing::info!(%address, tls = certificate.is_some(), "listening");
         let bound = match certificate {
-            Some(certificate) => server.listen_rustls_0_23(socket, certificate.server_config()),
-            None => server.listen(socket),
+            Some(certificate) => server.listen_rustls_0_23(listener, certificate.server_config()),
+            None => server.listen(listener),
         };
         server = bound.map_err(|source| ServerError::Bind { address, source })?;
     }
@@ -118,20 +182,6 @@ fn serve(state: web::Data<HttpState<Hub>>, sockets: Vec<Socket>) -> Result<Serve
         }
     });
     Ok(handle)
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    let failed = |source| ServerError::Bind { address, source };
-    let socket = TcpListener::bind(address).map_err(failed)?;
-    socket.set_nonblocking(true).map_err(failed)?;
-    Ok(socket)
-}
-
-fn door(listener: &Listener) -> Door {
-    Door {
-        resources: listener.resources.clone(),
-        x_forwarded: listener.x_forwarded,
-    }
 }
 
 impl Server {
