@@ -8,10 +8,11 @@ use ruma::{OwnedUserId, RoomId, RoomVersionId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::commands::{Append, Appended, Create, SetReceipt};
+use super::commands::{Append, Appended, Create, Ingest, SetReceipt, Verdict};
 use super::commit::{self, Answer, End, Item};
 use super::plan::{self, BATCH_EVENTS};
 use super::rules;
+use super::receive::{self, Received};
 use super::snapshot::RoomSnapshot;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
@@ -27,6 +28,8 @@ pub enum RoomCommand {
     Append(Append),
     /// The room itself, which does not exist yet.
     Create(Create),
+    /// Events from elsewhere.
+    Ingest(Ingest),
     /// A receipt of a local user.
     Receipt(SetReceipt),
     /// A local user who left wants to forget the room.
@@ -38,6 +41,8 @@ pub enum RoomCommand {
 pub enum RoomReply {
     /// To [`RoomCommand::Append`] and [`RoomCommand::Create`].
     Appended(Appended),
+    /// To [`RoomCommand::Ingest`].
+    Ingested(Vec<Verdict>),
     /// To everything without a result.
     Done,
 }
@@ -45,17 +50,6 @@ pub enum RoomReply {
 /// The kind of actor that a room is. Its state is the room's snapshot.
 #[derive(Debug)]
 pub struct RoomKind;
-
-impl RoomCommand {
-    fn into_item(self) -> Result<Item, Create> {
-        match self {
-            Self::Append(append) => Ok(Item::Append(append)),
-            Self::Receipt(receipt) => Ok(Item::Receipt(receipt)),
-            Self::Forget(user) => Ok(Item::Forget(user)),
-            Self::Create(create) => Err(create),
-        }
-    }
-}
 
 impl Managed for RoomKind {
     const KIND: Kind = Kind::Room;
@@ -82,10 +76,13 @@ impl Managed for RoomKind {
         Box::pin(async move {
             let mut items = Vec::with_capacity(batch.len());
             for command in batch {
-                match command.into_item() {
-                    Ok(item) => items.push(item),
-                    // A creation is a batch of its own.
-                    Err(create) => return run_create(&env, &key, state, create).await,
+                match command {
+                    RoomCommand::Append(append) => items.push(Item::Append(append)),
+                    RoomCommand::Receipt(receipt) => items.push(Item::Receipt(receipt)),
+                    RoomCommand::Forget(user) => items.push(Item::Forget(user)),
+                    // These are batches of their own.
+                    RoomCommand::Create(create) => return run_create(&env, &key, state, create).await,
+                    RoomCommand::Ingest(ingest) => return run_ingest(&env, &state, ingest).await,
                 }
             }
             match commit::run(&env, &state, items).await {
@@ -109,7 +106,7 @@ impl Managed for RoomKind {
             let more = match command {
                 RoomCommand::Append(append) => append.drafts.len(),
                 RoomCommand::Receipt(_) | RoomCommand::Forget(_) => 0,
-                RoomCommand::Create(_) => return items.max(1),
+                RoomCommand::Create(_) | RoomCommand::Ingest(_) => return items.max(1),
             };
             if items > 0 && (drafts + more > BATCH_EVENTS || items == BATCH_ITEMS) {
                 break;
@@ -184,6 +181,16 @@ async fn run_create(env: &Arc<Env>, key: &str, state: Arc<RoomSnapshot>, create:
             Ran::Reload {
                 replies: vec![Err(error)],
             }
+        }
+    }
+}
+
+async fn run_ingest(env: &Arc<Env>, state: &Arc<RoomSnapshot>, ingest: Ingest) -> Ran<RoomKind> {
+    match receive::receive(env, state, ingest).await {
+        Received::Settled(state, verdicts) => Ran::Done { state, replies: vec![verdicts.map(RoomReply::Ingested)] },
+        Received::InDoubt(error) => {
+            env.rooms.invalidate(&state.room_id);
+            Ran::Reload { replies: vec![Err(error)] }
         }
     }
 }

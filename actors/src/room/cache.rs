@@ -152,7 +152,7 @@ impl RoomCache {
 
     /// Makes a committed plan visible to readers. Only the room's writer calls this, in the order of its commits.
     pub(super) fn publish(&self, published: &Published) {
-        if !published.pruned.is_empty() {
+        if published.updates || !published.pruned.is_empty() {
             self.changes.fetch_add(1, Ordering::AcqRel);
         }
         for event in published.pruned.iter().chain(&published.events) {

@@ -342,4 +342,4 @@ fn invalid_state(error: DomainError) -> DomainError {
 
 #[cfg(test)]
 #[path = "commit_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -20,7 +20,7 @@ use crate::room::membership::{Action, Ask, Profile};
 use crate::room::snapshot::StateKey;
 use crate::settings::Settings;
 
-async fn env(store: Store, seed: u64) -> Arc<Env> {
+pub(in crate::room) async fn env(store: Store, seed: u64) -> Arc<Env> {
     let parts = Parts {
         settings: Settings::default(),
         server_name: "x".try_into().expect("a server name"),
@@ -33,11 +33,11 @@ async fn env(store: Store, seed: u64) -> Arc<Env> {
     Env::open(parts).await.expect("the database answers")
 }
 
-fn user(name: &str) -> OwnedUserId {
+pub(in crate::room) fn user(name: &str) -> OwnedUserId {
     UserId::parse(format!("@{name}:x")).expect("a user id")
 }
 
-fn raw(value: &Value) -> Box<serde_json::value::RawValue> {
+pub(in crate::room) fn raw(value: &Value) -> Box<serde_json::value::RawValue> {
     serde_json::value::to_raw_value(value).expect("serializes")
 }
 
@@ -57,7 +57,7 @@ fn new_room(env: &Env, version: &str) -> NewRoom {
     create::build(&options).expect("buildable")
 }
 
-async fn made(env: &Arc<Env>, version: &str) -> Arc<RoomSnapshot> {
+pub(in crate::room) async fn made(env: &Arc<Env>, version: &str) -> Arc<RoomSnapshot> {
     let new = new_room(env, version);
     create(env, new.room_id.as_str(), new.create)
         .await
@@ -122,7 +122,7 @@ fn shape(room: &RoomSnapshot) -> Shape {
     (rest, state, room.timeline.iter().map(|e| event(e)).collect())
 }
 
-async fn check_stored(env: &Arc<Env>, room: &RoomSnapshot) {
+pub(in crate::room) async fn check_stored(env: &Arc<Env>, room: &RoomSnapshot) {
     env.rooms.invalidate(&room.room_id);
     let loaded = env.rooms.view(&room.room_id).await.expect("readable").expect("there");
     assert_eq!(shape(&loaded), shape(room));

@@ -6,7 +6,7 @@ use entities::ids::RoomNid;
 use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
 
 use super::actor::{RoomCommand, RoomKind, RoomReply};
-use super::commands::{Append, Appended, Create, Draft, SetReceipt, SetTyping};
+use super::commands::{Append, Appended, Create, Draft, Ingest, SetReceipt, SetTyping, Verdict};
 use super::membership;
 use super::snapshot::RoomSnapshot;
 use super::typing;
@@ -110,6 +110,17 @@ impl Rooms {
     /// `M_INVALID_ROOM_STATE` when its events do not pass; `M_CONFLICT` when the room or an alias exists.
     pub async fn create(&self, room_id: &RoomId, create: Create) -> Outcome<Appended> {
         self.appended(room_id, RoomCommand::Create(create)).await
+    }
+
+    /// Takes events from elsewhere.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND` for unknown rooms.
+    pub async fn ingest(&self, room_id: &RoomId, ingest: Ingest) -> Outcome<Vec<Verdict>> {
+        match self.actors.ask(room_id.as_str(), RoomCommand::Ingest(ingest)).await? {
+            RoomReply::Ingested(verdicts) => Ok(verdicts),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Moves a receipt; one that would move backwards stays.

@@ -17,6 +17,7 @@ pub mod parse;
 pub mod plan;
 pub mod read;
 mod receipts;
+mod receive;
 pub mod redact;
 pub mod render;
 pub mod resolve;

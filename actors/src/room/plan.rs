@@ -29,6 +29,9 @@ use crate::stream::fact::Fact;
 
 pub use build::{MAX_ID_BYTES, MAX_PDU_BYTES, seal, unsealed_create};
 pub use finish::Published;
+pub(in crate::room) use finish::replace;
+pub(in crate::room) use redaction::{prune, unsigned as redacted_unsigned};
+pub(in crate::room) use work::{head_row, replaced_unsigned};
 
 /// At most this many drafts are planned together.
 pub const BATCH_EVENTS: usize = 50;
@@ -141,6 +144,32 @@ pub struct Plan {
     changed: Vec<StateKey>,
     pruned: Vec<Arc<StoredEvent>>,
     interned: Vec<StateKey>,
+    updates: bool,
+}
+
+/// What a [`Plan`] is made of.
+pub(in crate::room) struct Parts {
+    pub(in crate::room) rows: Rows,
+    pub(in crate::room) positions: u32,
+    pub(in crate::room) snapshot: RoomSnapshot,
+    pub(in crate::room) facts: Vec<Fact>,
+    /// New events, and outliers that found their place.
+    pub(in crate::room) fresh: HashMap<EventNid, Arc<StoredEvent>>,
+    /// State keys that may hold one of `fresh`.
+    pub(in crate::room) changed: Vec<StateKey>,
+    pub(in crate::room) pruned: Vec<Arc<StoredEvent>>,
+    /// State keys whose numbers are among the rows.
+    pub(in crate::room) interned: Vec<StateKey>,
+    /// Whether stored events change their standing.
+    pub(in crate::room) updates: bool,
+}
+
+impl Plan {
+    /// Without replies.
+    pub(in crate::room) fn from_parts(parts: Parts) -> Self {
+        let Parts { rows, positions, snapshot, facts, fresh, changed, pruned, interned, updates } = parts;
+        Self { rows, positions, snapshot, replies: Vec::new(), facts, fresh, changed, pruned, interned, updates }
+    }
 }
 
 /// What became of one [`Append`].

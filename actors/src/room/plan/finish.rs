@@ -21,6 +21,8 @@ pub struct Published {
     pub pruned: Vec<Arc<StoredEvent>>,
     /// State keys whose numbers are stored now.
     pub interned: Vec<StateKey>,
+    /// Whether stored events have changed their standing.
+    pub updates: bool,
     /// What happened, in order.
     pub facts: Vec<Fact>,
 }
@@ -67,7 +69,7 @@ impl Plan {
             snapshot: Arc::new(room),
             events,
             pruned: self.pruned,
-            interned: self.interned,
+            interned: self.interned, updates: self.updates,
             facts,
         }
     }

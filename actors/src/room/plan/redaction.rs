@@ -1,5 +1,7 @@
 //! Redactions: which event a draft prunes, and whether its sender may.
 
+use std::sync::Arc;
+
 use ruma::OwnedEventId;
 use ruma::room_version_rules::RoomVersionRules;
 use serde::Deserialize;
@@ -8,8 +10,8 @@ use serde_json::{Map, Value, json};
 use crate::error::{DomainError, Outcome};
 use crate::room::auth::Power;
 use crate::room::commands::Draft;
-use crate::room::event::{Pdu, StoredEvent};
-use crate::room::parse::{self, PduError};
+use crate::room::event::StoredEvent;
+use crate::room::redact;
 use crate::room::render::{Extras, RoomIdField, Viewer, client_event};
 use crate::room::snapshot::RoomSnapshot;
 
@@ -54,14 +56,19 @@ pub(super) fn check(room: &RoomSnapshot, draft: &Draft, target: Option<&StoredEv
 }
 
 /// What a redaction leaves of an event.
-pub(in crate::room) fn prune(pdu: &Pdu, rules: &RoomVersionRules) -> Result<Pdu, PduError> {
-    let object = ruma::canonical_json::redact(parse::canonical(&pdu.json)?, &rules.redaction, None)
-        .map_err(|e| PduError::Format(e.to_string()))?;
-    let pruned = parse::pdu_from_object(&object, rules, Some(pdu.event_id.clone()))?;
-    Ok(Pdu {
-        rejected: pdu.rejected,
-        ..pruned
-    })
+pub(in crate::room) fn prune(
+    target: &StoredEvent,
+    by: &StoredEvent,
+    rules: &RoomVersionRules,
+) -> Outcome<Arc<StoredEvent>> {
+    let pdu = redact::prune_pdu(&target.pdu, rules)
+        .map_err(|e| DomainError::internal(format!("pruning {}: {e}", target.event_id())))?;
+    Ok(Arc::new(StoredEvent {
+        redacted_by: Some(by.pdu.event_id.clone()),
+        unsigned: Some(Arc::from(unsigned(by))),
+        pdu: Arc::new(pdu),
+        ..target.clone()
+    }))
 }
 
 /// `{"redacted_because": …}`, with the redaction as clients get it.

@@ -187,7 +187,7 @@ impl<'a> Work<'a> {
             status: Status::Accepted,
             redacted_by: None,
             txn: txn.map(|(device, txn)| (Box::from(device.as_str()), Box::from(txn.as_str()))),
-            unsigned: replaced.as_deref().map(|old| unsigned(old)),
+            unsigned: replaced.as_deref().map(replaced_unsigned),
             pdu: Arc::new(pdu),
         });
         out.rows.events.push(event.to_row());
@@ -344,20 +344,12 @@ impl<'a> Work<'a> {
         if target.redacted_by.is_some() {
             return Ok(());
         }
-        let pdu = redaction::prune(&target.pdu, &self.live.room.rules)
-            .map_err(|e| DomainError::internal(format!("pruning {}: {e}", target.event_id())))?;
-        let unsigned = redaction::unsigned(by);
-        let pruned = Arc::new(StoredEvent {
-            redacted_by: Some(by.pdu.event_id.clone()),
-            unsigned: Some(Arc::from(unsigned.as_str())),
-            pdu: Arc::new(pdu),
-            ..target.clone()
-        });
+        let pruned = redaction::prune(target, by, &self.live.room.rules)?;
         out.rows.redactions.push(RedactedEvent {
             nid: pruned.nid.0,
             redacted_by: by.event_id().to_string(),
             json: pruned.pdu.json.to_string(),
-            unsigned,
+            unsigned: redaction::unsigned(by),
         });
         super::finish::replace(&mut self.live.room, &pruned);
         match self.live.fresh.get_mut(pruned.event_id()) {
@@ -376,7 +368,7 @@ impl<'a> Work<'a> {
         } = self.out;
         let room = self.live.room;
         if self.live.next > 0 {
-            rows.room_heads.push(head(&room));
+            rows.room_heads.push(head_row(&room));
         }
         let interned = rows
             .state_keys
@@ -399,6 +391,7 @@ impl<'a> Work<'a> {
             changed,
             pruned,
             interned,
+            updates: false,
         }
     }
 }
@@ -417,7 +410,7 @@ pub(super) fn txn_key(draft: &Draft) -> Option<TxnKey> {
 }
 
 /// What the readers of a state event learn about the one it replaced.
-fn unsigned(replaced: &StoredEvent) -> Arc<str> {
+pub(in crate::room) fn replaced_unsigned(replaced: &StoredEvent) -> Arc<str> {
     let value = json!({
         "prev_content": replaced.pdu.content,
         "prev_sender": replaced.pdu.sender,
@@ -427,7 +420,7 @@ fn unsigned(replaced: &StoredEvent) -> Arc<str> {
 }
 
 /// The row of a room's head.
-pub(super) fn head(room: &RoomSnapshot) -> room_head::Model {
+pub(in crate::room) fn head_row(room: &RoomSnapshot) -> room_head::Model {
     let extremities: Vec<_> = room
         .extremities
         .iter()
