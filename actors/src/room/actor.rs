@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::commands::{Append, Appended, Create, Ingest, SetReceipt, Verdict};
 use super::commit::{self, Answer, End, Item};
 use super::plan::{self, BATCH_EVENTS};
-use super::rules;
 use super::receive::{self, Received};
+use super::rules;
 use super::snapshot::RoomSnapshot;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
@@ -187,10 +187,15 @@ async fn run_create(env: &Arc<Env>, key: &str, state: Arc<RoomSnapshot>, create:
 
 async fn run_ingest(env: &Arc<Env>, state: &Arc<RoomSnapshot>, ingest: Ingest) -> Ran<RoomKind> {
     match receive::receive(env, state, ingest).await {
-        Received::Settled(state, verdicts) => Ran::Done { state, replies: vec![verdicts.map(RoomReply::Ingested)] },
+        Received::Settled(state, verdicts) => Ran::Done {
+            state,
+            replies: vec![verdicts.map(RoomReply::Ingested)],
+        },
         Received::InDoubt(error) => {
             env.rooms.invalidate(&state.room_id);
-            Ran::Reload { replies: vec![Err(error)] }
+            Ran::Reload {
+                replies: vec![Err(error)],
+            }
         }
     }
 }

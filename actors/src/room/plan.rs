@@ -167,8 +167,29 @@ pub(in crate::room) struct Parts {
 impl Plan {
     /// Without replies.
     pub(in crate::room) fn from_parts(parts: Parts) -> Self {
-        let Parts { rows, positions, snapshot, facts, fresh, changed, pruned, interned, updates } = parts;
-        Self { rows, positions, snapshot, replies: Vec::new(), facts, fresh, changed, pruned, interned, updates }
+        let Parts {
+            rows,
+            positions,
+            snapshot,
+            facts,
+            fresh,
+            changed,
+            pruned,
+            interned,
+            updates,
+        } = parts;
+        Self {
+            rows,
+            positions,
+            snapshot,
+            replies: Vec::new(),
+            facts,
+            fresh,
+            changed,
+            pruned,
+            interned,
+            updates,
+        }
     }
 }
 

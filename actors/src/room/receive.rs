@@ -80,10 +80,20 @@ impl<'a> Receiver<'a> {
     fn new(env: &'a Arc<Env>, room: &Arc<RoomSnapshot>) -> Self {
         let ground = Ground {
             extremities: room.extremities.iter().map(|e| e.event_id.clone()).collect(),
-            current: room.state.iter().map(|(key, e)| (key.clone(), e.event.pdu.event_id.clone())).collect(),
+            current: room
+                .state
+                .iter()
+                .map(|(key, e)| (key.clone(), e.event.pdu.event_id.clone()))
+                .collect(),
             ..Ground::default()
         };
-        Self { env, room: (**room).clone(), stored: HashMap::new(), ground, out: Out::default() }
+        Self {
+            env,
+            room: (**room).clone(),
+            stored: HashMap::new(),
+            ground,
+            out: Out::default(),
+        }
     }
 
     async fn all(&mut self, ingest: Ingest) -> Outcome<Vec<Verdict>> {
@@ -100,8 +110,10 @@ impl<'a> Receiver<'a> {
     /// Reads events that are not in memory yet. Unknown ones stay unknown.
     async fn look_up(&mut self, ids: impl IntoIterator<Item = OwnedEventId>) -> Outcome<()> {
         let mut seen = HashSet::new();
-        let missing: Vec<_> =
-            ids.into_iter().filter(|id| !self.stored.contains_key(id) && seen.insert(id.clone())).collect();
+        let missing: Vec<_> = ids
+            .into_iter()
+            .filter(|id| !self.stored.contains_key(id) && seen.insert(id.clone()))
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -136,7 +148,8 @@ impl<'a> Receiver<'a> {
     async fn outlier(&mut self, incoming: &Incoming) -> Outcome<()> {
         let Ok(pdu) = self.parse(incoming) else { return Ok(()) };
         let create = self.create_id(&pdu);
-        self.look_up(pdu.auth_events.iter().chain([&pdu.event_id]).chain(&create).cloned()).await?;
+        self.look_up(pdu.auth_events.iter().chain([&pdu.event_id]).chain(&create).cloned())
+            .await?;
         let known = |id: &EventId| self.ground.events.get(id).cloned();
         if self.stored.contains_key(&pdu.event_id) || pdu.auth_events.iter().any(|id| known(id).is_none()) {
             return Ok(());
@@ -159,8 +172,13 @@ impl<'a> Receiver<'a> {
         };
         let create = self.create_id(&pdu);
         let parents = pdu.prev_events.iter().chain(&pdu.auth_events);
-        self.look_up(parents.chain([&pdu.event_id]).chain(&create).cloned()).await?;
-        if self.stored.get(&pdu.event_id).is_some_and(|event| event.status != Status::Outlier) {
+        self.look_up(parents.chain([&pdu.event_id]).chain(&create).cloned())
+            .await?;
+        if self
+            .stored
+            .get(&pdu.event_id)
+            .is_some_and(|event| event.status != Status::Outlier)
+        {
             return Ok(Verdict::Duplicate);
         }
         if pdu.kind == TimelineEventType::RoomCreate {
@@ -179,13 +197,20 @@ impl<'a> Receiver<'a> {
     /// Parents must have a state of their own; auth events need only be there.
     fn is_usable(&self, pdu: &Pdu, id: &EventId) -> bool {
         let parent = pdu.prev_events.iter().any(|prev| prev == id);
-        self.stored.get(id).is_some_and(|event| !parent || event.state_group.is_some())
+        self.stored
+            .get(id)
+            .is_some_and(|event| !parent || event.state_group.is_some())
     }
 
     /// Reads everything that placing the event looks at.
     async fn prepare(&mut self, pdu: &Arc<Pdu>) -> Outcome<()> {
         self.read_hidden(pdu).await?;
-        let wanted: Vec<_> = pdu.prev_events.iter().chain(&self.ground.extremities).cloned().collect();
+        let wanted: Vec<_> = pdu
+            .prev_events
+            .iter()
+            .chain(&self.ground.extremities)
+            .cloned()
+            .collect();
         self.look_up(wanted.iter().cloned()).await?;
         for id in &wanted {
             self.read_after(id).await?;
@@ -201,13 +226,23 @@ impl<'a> Receiver<'a> {
             &pdu.content,
             &self.room.rules,
         );
-        let own = pdu.state_key.as_deref().map(|key| (pdu.kind.to_string(), key.to_owned()));
+        let own = pdu
+            .state_key
+            .as_deref()
+            .map(|key| (pdu.kind.to_string(), key.to_owned()));
         let create = ("m.room.create".to_owned(), String::new());
         let levels = ("m.room.power_levels".to_owned(), String::new());
-        let keys: Vec<_> = keys.unwrap_or_default().into_iter().chain(own).chain([create, levels]).collect();
+        let keys: Vec<_> = keys
+            .unwrap_or_default()
+            .into_iter()
+            .chain(own)
+            .chain([create, levels])
+            .collect();
         let keys: Vec<_> = keys.iter().map(|(kind, key)| state_key(kind, key)).collect();
         let all = states.iter().chain([&ground.current]);
-        let needed: Vec<_> = all.flat_map(|state| keys.iter().filter_map(|key| state.get(key).cloned())).collect();
+        let needed: Vec<_> = all
+            .flat_map(|state| keys.iter().filter_map(|key| state.get(key).cloned()))
+            .collect();
         self.look_up(needed).await?;
         self.read_chains(&states).await
     }
@@ -254,7 +289,10 @@ impl<'a> Receiver<'a> {
             self.ground.after.insert(id.clone(), self.ground.current.clone());
             return Ok(());
         }
-        let Some((event, group)) = self.stored.get(id).and_then(|event| Some((event.clone(), event.state_group?)))
+        let Some((event, group)) = self
+            .stored
+            .get(id)
+            .and_then(|event| Some((event.clone(), event.state_group?)))
         else {
             return Ok(());
         };
@@ -262,7 +300,10 @@ impl<'a> Receiver<'a> {
             self.ground.current.clone()
         } else {
             let events = self.env.rooms.state_at_group(group).await?;
-            let ids = events.iter().map(|(key, event)| (key.clone(), event.pdu.event_id.clone())).collect();
+            let ids = events
+                .iter()
+                .map(|(key, event)| (key.clone(), event.pdu.event_id.clone()))
+                .collect();
             events.into_iter().for_each(|(_, event)| self.know(event));
             ids
         };

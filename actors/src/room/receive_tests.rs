@@ -25,7 +25,12 @@ fn yves() -> OwnedUserId {
 impl World {
     async fn new(env: Arc<Env>, version: &str) -> Self {
         let room = made(&env, version).await;
-        let mut world = Self { env, room, remote: Origin::new("y"), clock: 10 };
+        let mut world = Self {
+            env,
+            room,
+            remote: Origin::new("y"),
+            clock: 10,
+        };
         let join = world.member(&yves(), &json!({ "membership": "join" }));
         assert_eq!(world.ingest(&[join]).await, [Verdict::Accepted]);
         world
@@ -39,16 +44,32 @@ impl World {
     fn event_on(&mut self, prev: &[&Pdu], kind: &str, sender: &OwnedUserId, key: Option<&str>, content: &Value) -> Pdu {
         self.clock += 1;
         let rules = self.room.rules.clone();
-        let auth = auth::auth_events_for(kind, sender, key, &raw(content), &rules, |kind, key| self.state(kind, key))
-            .expect("well-formed");
+        let auth = auth::auth_events_for(kind, sender, key, &raw(content), &rules, |kind, key| {
+            self.state(kind, key)
+        })
+        .expect("well-formed");
         let auth: Vec<&Pdu> = auth.iter().map(|event| &*event.pdu).collect();
-        let mut event = event(&rules, kind, sender.as_str(), key, content.clone(), (prev, &auth), self.clock);
+        let mut event = event(
+            &rules,
+            kind,
+            sender.as_str(),
+            key,
+            content.clone(),
+            (prev, &auth),
+            self.clock,
+        );
         event["room_id"] = self.room.room_id.to_string().into();
         self.remote.pdu(&event, &rules)
     }
 
     fn heads(&self) -> Vec<Arc<Pdu>> {
-        let head = |id: &OwnedEventId| self.room.timeline.iter().find(|e| e.pdu.event_id == *id).map(|e| e.pdu.clone());
+        let head = |id: &OwnedEventId| {
+            self.room
+                .timeline
+                .iter()
+                .find(|e| e.pdu.event_id == *id)
+                .map(|e| e.pdu.clone())
+        };
         self.room.extremities.iter().filter_map(|e| head(&e.event_id)).collect()
     }
 
@@ -72,8 +93,10 @@ impl World {
             json: pdu.json.to_string(),
             event_id: pdu.event_id.clone(),
         };
-        let ingest =
-            Ingest { pdus: pdus.iter().map(incoming).collect(), outliers: outliers.iter().map(incoming).collect() };
+        let ingest = Ingest {
+            pdus: pdus.iter().map(incoming).collect(),
+            outliers: outliers.iter().map(incoming).collect(),
+        };
         match receive(&self.env, &self.room, ingest).await {
             Received::Settled(room, verdicts) => {
                 self.room = room;
@@ -97,7 +120,10 @@ impl World {
 
     fn topic(&self) -> String {
         let event = self.room.state_event("m.room.topic", "").expect("there");
-        event.pdu.content_as::<Value>().expect("an object")["topic"].as_str().expect("text").to_owned()
+        event.pdu.content_as::<Value>().expect("an object")["topic"]
+            .as_str()
+            .expect("text")
+            .to_owned()
     }
 }
 
@@ -118,7 +144,9 @@ async fn branches(env: Arc<Env>, version: &str) {
     assert_eq!(world.topic(), "here");
     assert_eq!(world.ingest(&[there.clone()]).await, [Verdict::Duplicate]);
     // A local event joins the branches …
-    let merge = world.local(Draft::message(user("alice"), "m.room.message", raw(&json!({})), None)).await;
+    let merge = world
+        .local(Draft::message(user("alice"), "m.room.message", raw(&json!({})), None))
+        .await;
     assert_eq!(merge.prev_events.len(), 2);
     assert_eq!(world.room.extremities.len(), 1);
     // … and one from elsewhere that follows it is the only head.
@@ -142,13 +170,24 @@ async fn branches_grow_and_join() {
 async fn conflicting_state_is_resolved() {
     each_backend(|db| async move {
         let mut world = World::new(env(db.store().await, 2).await, "11").await;
-        let mut levels: Value =
-            world.state("m.room.power_levels", "").expect("there").pdu.content_as().expect("an object");
+        let mut levels: Value = world
+            .state("m.room.power_levels", "")
+            .expect("there")
+            .pdu
+            .content_as()
+            .expect("an object");
         levels["users"]["@yves:y"] = 60.into();
-        world.local(Draft::state(user("alice"), "m.room.power_levels", "", raw(&levels))).await;
+        world
+            .local(Draft::state(user("alice"), "m.room.power_levels", "", raw(&levels)))
+            .await;
         let fork = world.heads().remove(0);
-        let theirs =
-            world.event_on(&[&fork], "m.room.topic", &yves(), Some(""), &json!({ "topic": "theirs" }));
+        let theirs = world.event_on(
+            &[&fork],
+            "m.room.topic",
+            &yves(),
+            Some(""),
+            &json!({ "topic": "theirs" }),
+        );
         world.local(topic("ours")).await;
         // Their clock stands at the beginning of time, so ours is the later one.
         assert_eq!(world.ingest(&[theirs.clone()]).await, [Verdict::Accepted]);
@@ -158,7 +197,12 @@ async fn conflicting_state_is_resolved() {
         let after = world.text(&[&theirs], "after");
         assert_eq!(world.ingest(&[after.clone()]).await, [Verdict::Accepted]);
         let stored = world.room.timeline.last().expect("there").clone();
-        let before = world.env.rooms.state_at_group(stored.state_group.expect("has one")).await.expect("readable");
+        let before = world
+            .env
+            .rooms
+            .state_at_group(stored.state_group.expect("has one"))
+            .await
+            .expect("readable");
         let seen = before.get(&state_key("m.room.topic", "")).expect("there");
         assert_eq!(seen.pdu.event_id, theirs.event_id);
     })
@@ -172,11 +216,19 @@ async fn late_events_of_the_banned_are_not_shown() {
         let fork = world.heads().remove(0);
         let late = world.text(&[&fork], "before I knew");
         let ban = json!({ "membership": "ban" });
-        let ban = world.local(Draft::state(user("alice"), "m.room.member", "@yves:y", raw(&ban))).await;
+        let ban = world
+            .local(Draft::state(user("alice"), "m.room.member", "@yves:y", raw(&ban)))
+            .await;
         let pos = world.room.pos;
         assert_eq!(world.ingest(&[late.clone()]).await, [Verdict::SoftFailed]);
         assert_eq!((world.room.pos, world.room.extremities.len()), (pos, 1));
-        let stored = world.env.rooms.event_by_id(&late.event_id).await.expect("readable").expect("stored");
+        let stored = world
+            .env
+            .rooms
+            .event_by_id(&late.event_id)
+            .await
+            .expect("readable")
+            .expect("stored");
         assert_eq!((stored.status, stored.pos), (Status::SoftFailed, None));
         // After the ban nothing of theirs is even valid.
         let never = world.text(&[&ban], "let me in");
@@ -198,11 +250,26 @@ async fn unknown_parents_are_asked_for() {
         assert_eq!(world.ingest(&[second.clone()]).await, [missing.clone()]);
         // An outlier has no state, so it is no parent.
         assert_eq!(world.ingest_with(&[second.clone()], &[first.clone()]).await, [missing]);
-        let stored = world.env.rooms.event_by_id(&first.event_id).await.expect("readable").expect("stored");
+        let stored = world
+            .env
+            .rooms
+            .event_by_id(&first.event_id)
+            .await
+            .expect("readable")
+            .expect("stored");
         assert_eq!(stored.status, Status::Outlier);
         // In order, the outlier finds its place and its child follows.
-        assert_eq!(world.ingest(&[first.clone(), second]).await, [Verdict::Accepted, Verdict::Accepted]);
-        let found = world.env.rooms.event_by_id(&first.event_id).await.expect("readable").expect("stored");
+        assert_eq!(
+            world.ingest(&[first.clone(), second]).await,
+            [Verdict::Accepted, Verdict::Accepted]
+        );
+        let found = world
+            .env
+            .rooms
+            .event_by_id(&first.event_id)
+            .await
+            .expect("readable")
+            .expect("stored");
         assert_eq!((found.nid, found.status), (stored.nid, Status::Accepted));
         assert!(found.pos.is_some());
     })
@@ -217,8 +284,17 @@ async fn redactions_of_others_prune() {
         let said = world.text(&[&heads[0]], "oops");
         let unsaid = json!({ "redacts": said.event_id });
         let unsaid = world.event_on(&[&said], "m.room.redaction", &yves(), None, &unsaid);
-        assert_eq!(world.ingest(&[said.clone(), unsaid]).await, [Verdict::Accepted, Verdict::Accepted]);
-        let pruned = world.env.rooms.event_by_id(&said.event_id).await.expect("readable").expect("stored");
+        assert_eq!(
+            world.ingest(&[said.clone(), unsaid]).await,
+            [Verdict::Accepted, Verdict::Accepted]
+        );
+        let pruned = world
+            .env
+            .rooms
+            .event_by_id(&said.event_id)
+            .await
+            .expect("readable")
+            .expect("stored");
         assert_eq!(pruned.pdu.content.get(), "{}");
         let mine = world.local(topic("mine")).await;
         let not_theirs = json!({ "redacts": mine.event_id });

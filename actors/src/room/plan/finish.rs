@@ -69,7 +69,8 @@ impl Plan {
             snapshot: Arc::new(room),
             events,
             pruned: self.pruned,
-            interned: self.interned, updates: self.updates,
+            interned: self.interned,
+            updates: self.updates,
             facts,
         }
     }

@@ -61,7 +61,10 @@ impl Receiver<'_> {
         status: Status,
         group: Option<StateGroupId>,
     ) -> Outcome<Arc<StoredEvent>> {
-        let pdu = Arc::new(Pdu { rejected: status == Status::Rejected, ..(**pdu).clone() });
+        let pdu = Arc::new(Pdu {
+            rejected: status == Status::Rejected,
+            ..(**pdu).clone()
+        });
         let event = self.stored_event(&pdu, status, group, None, None).await?;
         self.write(&event);
         Ok(event)
@@ -114,11 +117,19 @@ impl Receiver<'_> {
     async fn accept(&mut self, pdu: &Arc<Pdu>, group: StateGroupId, placed: &Placed) -> Outcome<()> {
         let offset = self.out.next;
         self.out.next += 1;
-        let key = pdu.state_key.as_deref().map(|key| -> StateKey { (Arc::from(pdu.kind.to_string()), Arc::from(key)) });
-        let replaced = key.as_ref().and_then(|key| placed.before.get(key)).and_then(|id| self.stored.get(id));
+        let key = pdu
+            .state_key
+            .as_deref()
+            .map(|key| -> StateKey { (Arc::from(pdu.kind.to_string()), Arc::from(key)) });
+        let replaced = key
+            .as_ref()
+            .and_then(|key| placed.before.get(key))
+            .and_then(|id| self.stored.get(id));
         let unsigned = replaced.map(|old| replaced_unsigned(old));
         let pos = StreamPos(offset);
-        let event = self.stored_event(pdu, Status::Accepted, Some(group), Some(pos), unsigned).await?;
+        let event = self
+            .stored_event(pdu, Status::Accepted, Some(group), Some(pos), unsigned)
+            .await?;
         self.write(&event);
         self.follow(&event, &placed.extremities);
         let before = self.room.local_joined.clone();
@@ -127,7 +138,11 @@ impl Receiver<'_> {
         for user in self.room.local_joined.iter().chain(&targets) {
             users = members::with(&users, user);
         }
-        let kind = FactKind::Event { room_id: self.room.room_id.clone(), event: event.clone(), servers: Arc::from([]) };
+        let kind = FactKind::Event {
+            room_id: self.room.room_id.clone(),
+            event: event.clone(),
+            servers: Arc::from([]),
+        };
         self.out.facts.push(Fact { pos, users, kind });
         self.redact(&event, &placed.before).await
     }
@@ -162,8 +177,13 @@ impl Receiver<'_> {
         }
         let (group, chain) = self.group_of(current).await?;
         let keys: BTreeSet<&StateKey> = old.keys().chain(current.keys()).collect();
-        let changed: Vec<StateKey> = keys.into_iter().filter(|key| old.get(*key) != current.get(*key)).cloned().collect();
-        self.look_up(changed.iter().filter_map(|key| current.get(key).cloned())).await?;
+        let changed: Vec<StateKey> = keys
+            .into_iter()
+            .filter(|key| old.get(*key) != current.get(*key))
+            .cloned()
+            .collect();
+        self.look_up(changed.iter().filter_map(|key| current.get(key).cloned()))
+            .await?;
         let numbers = self.key_nids(&changed).await?;
         let mut targets = Vec::new();
         for key in changed {
@@ -239,7 +259,12 @@ impl Receiver<'_> {
         if let Some(group) = self.out.groups.get(&hash) {
             return Ok(*group);
         }
-        for row in self.env.store.state_group_by_hash(self.room.nid.0, &hash.bytes()).await? {
+        for row in self
+            .env
+            .store
+            .state_group_by_hash(self.room.nid.0, &hash.bytes())
+            .await?
+        {
             let stored = self.env.rooms.state_map(StateGroupId(row.id)).await?;
             if stored.0 == map {
                 return Ok((StateGroupId(row.id), stored.1));
@@ -258,7 +283,10 @@ impl Receiver<'_> {
     fn is_room_state(&self, state: &StateIds) -> bool {
         let room = &self.room.state;
         state.len() == room.len()
-            && state.iter().zip(room).all(|((a, id), (b, entry))| a == b && *id == entry.event.pdu.event_id)
+            && state
+                .iter()
+                .zip(room)
+                .all(|((a, id), (b, entry))| a == b && *id == entry.event.pdu.event_id)
     }
 
     async fn numbered(&mut self, state: &StateIds) -> Outcome<FullMap> {
@@ -285,16 +313,25 @@ impl Receiver<'_> {
 
     /// An accepted redaction prunes its target, if it may and the target is known.
     async fn redact(&mut self, event: &Arc<StoredEvent>, before: &StateIds) -> Outcome<()> {
-        let Some(target) = event.pdu.redacts.clone() else { return Ok(()) };
+        let Some(target) = event.pdu.redacts.clone() else {
+            return Ok(());
+        };
         self.look_up([target.clone()]).await?;
-        let Some(target) = self.stored.get(&target).cloned().filter(|target| target.redacted_by.is_none()) else {
+        let Some(target) = self
+            .stored
+            .get(&target)
+            .cloned()
+            .filter(|target| target.redacted_by.is_none())
+        else {
             return Ok(());
         };
         let state = |kind: &str, key: &str| {
             let id = before.get(&(Arc::from(kind), Arc::from(key)))?;
             self.ground.events.get(id).cloned()
         };
-        let Ok(power) = Power::of(&self.room.rules, state) else { return Ok(()) };
+        let Ok(power) = Power::of(&self.room.rules, state) else {
+            return Ok(());
+        };
         if !redaction_allowed(&event.pdu, &target.pdu, &self.room.rules, &power) {
             return Ok(());
         }
@@ -316,7 +353,17 @@ impl Receiver<'_> {
 
     /// Everything for one commit.
     pub(super) fn finish(self) -> Plan {
-        let Out { mut rows, facts, fresh, pruned, changed, interned, updates, next, .. } = self.out;
+        let Out {
+            mut rows,
+            facts,
+            fresh,
+            pruned,
+            changed,
+            interned,
+            updates,
+            next,
+            ..
+        } = self.out;
         let room = self.room;
         for key in &changed {
             let (kind, state_key) = (key.0.to_string(), key.1.to_string());
