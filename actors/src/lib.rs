@@ -8,6 +8,7 @@ pub mod error;
 pub mod flows;
 pub mod hub;
 pub mod key;
+pub mod media;
 pub mod push;
 pub mod rng;
 pub mod room;

@@ -7,9 +7,12 @@ pub mod context;
 pub mod cors;
 pub mod dispatch;
 pub mod endpoint;
+mod envelope;
 pub mod error;
 pub mod limits;
+pub mod media;
 pub mod process;
+mod range;
 mod render;
 pub mod reply;
 pub mod ruma;
@@ -31,6 +34,7 @@ pub fn table(process: &process::Process) -> Table {
     let mut table = Table::default();
     process.routes(&mut table);
     client::routes(&mut table);
+    media::routes(&mut table, process.max_upload_bytes());
     admin::routes(&mut table);
     table
 }

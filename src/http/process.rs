@@ -32,6 +32,12 @@ impl Process {
         Self { config, telemetry }
     }
 
+    /// The largest upload, bytes.
+    #[must_use]
+    pub fn max_upload_bytes(&self) -> u64 {
+        self.config.media.max_upload_bytes
+    }
+
     /// Registers the endpoints.
     pub fn routes(&self, table: &mut Table) {
         let open = Policy::Open;

@@ -45,6 +45,7 @@ mod connect;
 mod directory;
 pub mod event;
 pub mod journal;
+mod media;
 mod room;
 pub mod rows;
 mod run;
