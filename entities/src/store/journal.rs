@@ -269,6 +269,9 @@ async fn delete_devices(tx: &Tx, devices: &[(String, String)]) -> Result<(), Sto
         let sql = format!("DELETE FROM {name} WHERE (user_id, device_id) IN (SELECT u, d FROM {table})");
         tx.exec(&sql, values.clone()).await?;
     }
+    // A later device of the same name has other keys.
+    let sql = format!("DELETE FROM key_signature WHERE (target_user, target_key) IN (SELECT u, d FROM {table})");
+    tx.exec(&sql, values).await?;
     Ok(())
 }
 

@@ -40,9 +40,11 @@
 //! A transaction holds one of very few write connections (on SQLite: the only one): await nothing but the database in it.
 
 pub mod backend;
+pub mod backup;
 mod bulk;
 mod connect;
 mod directory;
+pub mod e2ee;
 pub mod event;
 pub mod journal;
 mod media;
