@@ -14,6 +14,7 @@ use crate::key::ServerKey;
 use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
 use crate::session::auth::{self, TokenCache};
+use crate::session::inbox::Inboxes;
 use crate::session::lease::Leases;
 use crate::session::load::UserCache;
 use crate::session::seen::LastSeen;
@@ -55,6 +56,8 @@ pub struct Env {
     pub rooms: Arc<RoomCache>,
     /// Which members each device was sent already.
     pub lazy: LazyMembers,
+    /// Which messages devices were given.
+    pub inboxes: Inboxes,
     /// Who is polling.
     pub leases: Leases,
     /// Unread counts.
@@ -118,6 +121,7 @@ impl Env {
         Ok(Arc::new(Self {
             rooms: Arc::new(rooms),
             lazy: LazyMembers::default(),
+            inboxes: Inboxes::default(),
             leases: Leases::default(),
             unread: UnreadCache::default(),
             ids,

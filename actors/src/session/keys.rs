@@ -1,13 +1,130 @@
+//! End-to-end keys of a user's devices, cross-signing keys and signatures (client-server API, "End-to-end encryption").
+//!
+//! Writes go through the owner's session actor; queries read the database and start no actor.
+
+pub mod changes;
+pub mod check;
+mod claim;
+mod cross_signing;
+pub mod query;
+mod signatures;
+mod upload;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use entities::device_list_change;
+use entities::ids::StreamPos;
+use entities::store::e2ee::KeyStock;
+use entities::store::rows::Rows;
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
+use serde_json::value::RawValue;
+
+pub use self::cross_signing::{CrossSigningUpload, is_free};
+pub use self::signatures::Failures;
+pub use self::upload::Upload;
+use super::interest::interested_users;
 use super::view::UserView;
 use crate::env::Env;
 use crate::error::Outcome;
+use crate::stream::fact::{Fact, FactKind};
+use crate::stream::journal::Submission;
 
+/// What can be asked about keys.
 #[derive(Clone, Debug)]
-pub enum KeyCommand {}
+pub enum KeyCommand {
+    /// Publishes keys of a device.
+    Upload(Box<Upload>),
+    /// Hands out keys of this user's devices to somebody else.
+    Claim {
+        /// Device and algorithm.
+        wanted: Vec<(OwnedDeviceId, String)>,
+    },
+    /// Publishes cross-signing keys. Whether the user has proved who they are is the asker's business.
+    CrossSigning(Box<CrossSigningUpload>),
+    /// Publishes this user's signatures: by the owner of the signed key, then by device id or public key.
+    Signatures(BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>),
+}
 
+/// Keys by device, then by `algorithm:key_id`.
+pub type Claimed = BTreeMap<OwnedDeviceId, BTreeMap<String, Box<RawValue>>>;
+
+/// The answers.
 #[derive(Clone, Debug)]
-pub enum KeyReply {}
+pub enum KeyReply {
+    /// To `Upload`: unclaimed one-time keys by algorithm.
+    Counts(BTreeMap<String, u64>),
+    /// To `Claim`.
+    Claimed(Claimed),
+    /// To `Signatures`: what was not stored.
+    Failures(Failures),
+    /// To `CrossSigning`.
+    Done,
+}
 
-pub async fn run(_env: &Env, _view: &UserView, command: KeyCommand) -> Outcome<(KeyReply, Option<UserView>)> {
-    match command {}
+/// Does one command; the view comes back where it changed.
+///
+/// # Errors
+/// See the commands; `Unavailable` when nothing could be written.
+pub async fn run(env: &Env, view: &UserView, command: KeyCommand) -> Outcome<(KeyReply, Option<UserView>)> {
+    match command {
+        KeyCommand::Upload(upload) => upload::run(env, view, *upload).await,
+        KeyCommand::Claim { wanted } => claim::run(env, view, wanted).await,
+        KeyCommand::CrossSigning(upload) => {
+            cross_signing::run(env, view, *upload).await?;
+            Ok((KeyReply::Done, None))
+        }
+        KeyCommand::Signatures(signed) => {
+            let failures = signatures::run(env, view, signed).await?;
+            Ok((KeyReply::Failures(failures), None))
+        }
+    }
+}
+
+/// The view with a device's new stock.
+fn with_stock(view: &UserView, device: &DeviceId, stock: KeyStock) -> UserView {
+    let mut changed = view.clone();
+    if let Some(device) = Arc::make_mut(&mut changed.devices).get_mut(device) {
+        let count = |(algorithm, count)| (algorithm, u64::try_from(count).unwrap_or(0));
+        device.one_time_key_counts = stock.one_time.into_iter().map(count).collect();
+        device.unused_fallback_key_types = stock.unused_fallback;
+    }
+    changed
+}
+
+/// Commits `rows` and tells the users `changed` concerns that its keys are new: by default everybody who shares a room
+/// with that user, or else those named.
+async fn announce(env: &Env, mut rows: Rows, changed: HashMap<OwnedUserId, Option<OwnedUserId>>) -> Outcome<()> {
+    let mut facts = Vec::with_capacity(changed.len());
+    for (at, (user, only)) in (0i64..).zip(changed) {
+        rows.device_list_changes.push(device_list_change::Model {
+            pos: at,
+            user_id: user.to_string(),
+        });
+        let users: Arc<[OwnedUserId]> = match only {
+            Some(only) => Arc::from([only]),
+            None => interested_users(env, &user).await?,
+        };
+        let kind = FactKind::DeviceList { user };
+        facts.push(Fact {
+            pos: StreamPos(at),
+            users,
+            kind,
+        });
+    }
+    let positions = u32::try_from(facts.len()).unwrap_or(u32::MAX);
+    let publish = move |base: StreamPos| {
+        for fact in &mut facts {
+            fact.pos = StreamPos(fact.pos.0 + base.0);
+        }
+        facts
+    };
+    env.journal
+        .submit(Submission {
+            rows,
+            positions,
+            publish: Box::new(publish),
+        })
+        .await?;
+    Ok(())
 }

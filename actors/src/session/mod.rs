@@ -8,6 +8,7 @@ pub mod data;
 pub mod devices;
 pub mod handle;
 pub mod identity;
+pub mod inbox;
 pub mod interest;
 pub mod keys;
 pub mod kind;

@@ -105,7 +105,11 @@ impl Store {
     ) -> Result<BackupState, StoreError> {
         let tx = self.begin().await?;
         let mut better = Vec::with_capacity(sessions.len());
-        for (stored, new) in stored_sessions(&tx, user_id, version, sessions).await?.iter().zip(sessions) {
+        for (stored, new) in stored_sessions(&tx, user_id, version, sessions)
+            .await?
+            .iter()
+            .zip(sessions)
+        {
             if stored.as_ref().is_none_or(|stored| replaces(stored, new)) {
                 better.push(new.clone());
             }

@@ -50,11 +50,24 @@ async fn better_sessions_replace_and_the_etag_tells() {
             let earlier = |old: &Model, new: &Model| new.first_message_index < old.first_message_index;
             store.put_backup_sessions("@a:hs", 1, sessions, earlier).await
         };
-        let first = [session("!r:hs", "A", 5), session("!r:hs", "B", 5), session("!s:hs", "A", 5)];
+        let first = [
+            session("!r:hs", "A", 5),
+            session("!r:hs", "B", 5),
+            session("!s:hs", "A", 5),
+        ];
         assert_eq!(put(&first).await, state(3, 1));
-        assert_eq!(put(&[session("!r:hs", "A", 7)]).await, state(3, 1), "a worse one changes nothing");
-        assert_eq!(put(&[session("!r:hs", "A", 2), session("!r:hs", "C", 2)]).await, state(4, 2));
-        let one = store.backup_sessions("@a:hs", 1, BackupScope::Session("!r:hs", "A")).await;
+        assert_eq!(
+            put(&[session("!r:hs", "A", 7)]).await,
+            state(3, 1),
+            "a worse one changes nothing"
+        );
+        assert_eq!(
+            put(&[session("!r:hs", "A", 2), session("!r:hs", "C", 2)]).await,
+            state(4, 2)
+        );
+        let one = store
+            .backup_sessions("@a:hs", 1, BackupScope::Session("!r:hs", "A"))
+            .await;
         assert_eq!(one, Ok(vec![session("!r:hs", "A", 2)]));
         let in_room = store.backup_sessions("@a:hs", 1, BackupScope::Room("!r:hs")).await;
         assert_eq!(in_room.expect("read").len(), 3);

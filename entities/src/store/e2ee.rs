@@ -57,6 +57,8 @@ pub struct ClaimedKey {
     pub device_id: String,
     /// The key.
     pub key: PreKey,
+    /// Whether it is the fallback key and can be handed out again.
+    pub fallback: bool,
 }
 
 /// Who came into and out of sight of a user.
@@ -155,10 +157,7 @@ impl Store {
         let tx = self.begin().await?;
         let mut claimed = Vec::with_capacity(wanted.len());
         for (device, algorithm) in wanted {
-            if let Some(key) = claim_one(&tx, user_id, device, algorithm).await? {
-                let device_id = device.clone();
-                claimed.push(ClaimedKey { device_id, key });
-            }
+            claimed.extend(claim_one(&tx, user_id, device, algorithm).await?);
         }
         tx.commit().await?;
         Ok(claimed)
@@ -177,26 +176,27 @@ impl Store {
     }
 }
 
-async fn claim_one(tx: &Tx, user: &str, device: &str, algorithm: &str) -> Result<Option<PreKey>, StoreError> {
+async fn claim_one(tx: &Tx, user: &str, device: &str, algorithm: &str) -> Result<Option<ClaimedKey>, StoreError> {
+    let claimed = |key_id, json, fallback| ClaimedKey {
+        device_id: device.to_owned(),
+        key: PreKey {
+            algorithm: algorithm.to_owned(),
+            key_id,
+            json,
+        },
+        fallback,
+    };
     let oldest = "DELETE FROM one_time_key WHERE user_id = $1 AND device_id = $2 AND algorithm = $3 AND key_id = \
                   (SELECT key_id FROM one_time_key WHERE user_id = $1 AND device_id = $2 AND algorithm = $3 \
                   ORDER BY seq LIMIT 1) RETURNING *";
     let key: Option<one_time_key::Model> = tx.one(oldest, params![user, device, algorithm]).await?;
     if let Some(key) = key {
-        return Ok(Some(PreKey {
-            algorithm: key.algorithm,
-            key_id: key.key_id,
-            json: key.json,
-        }));
+        return Ok(Some(claimed(key.key_id, key.json, false)));
     }
     let fallback = "UPDATE fallback_key SET used = TRUE WHERE user_id = $1 AND device_id = $2 AND algorithm = $3 \
                     RETURNING *";
     let key: Option<fallback_key::Model> = tx.one(fallback, params![user, device, algorithm]).await?;
-    Ok(key.map(|key| PreKey {
-        algorithm: key.algorithm,
-        key_id: key.key_id,
-        json: key.json,
-    }))
+    Ok(key.map(|key| claimed(key.key_id, key.json, true)))
 }
 
 /// The name of a key that is there with another content, if any: then nothing was written.
@@ -241,9 +241,9 @@ async fn replace_fallback_keys(tx: &Tx, user: &str, device: &str, keys: &[PreKey
     let there = "SELECT * FROM fallback_key WHERE user_id = $1 AND device_id = $2";
     let there: Vec<fallback_key::Model> = tx.all(there, params![user, device]).await?;
     let known = |key: &PreKey| {
-        there.iter().any(|old| {
-            old.algorithm == key.algorithm && old.key_id == key.key_id && same_json(&old.json, &key.json)
-        })
+        there
+            .iter()
+            .any(|old| old.algorithm == key.algorithm && old.key_id == key.key_id && same_json(&old.json, &key.json))
     };
     let rows: Vec<fallback_key::Model> = keys
         .iter()
@@ -262,7 +262,8 @@ async fn replace_fallback_keys(tx: &Tx, user: &str, device: &str, keys: &[PreKey
 }
 
 async fn stock_of<R: Run>(db: &R, user: &str, device: &str) -> Result<KeyStock, StoreError> {
-    let counts = "SELECT algorithm, COUNT(*) FROM one_time_key WHERE user_id = $1 AND device_id = $2 GROUP BY algorithm";
+    let counts =
+        "SELECT algorithm, COUNT(*) FROM one_time_key WHERE user_id = $1 AND device_id = $2 GROUP BY algorithm";
     let rows = db.rows(counts, params![user, device]).await?;
     let mut one_time = Vec::with_capacity(rows.len());
     for row in rows {

@@ -2,9 +2,7 @@
 
 use super::{KeyStock, KeyUpload, PreKey, Sight};
 use crate::store::{Store, read_tests::put, rows::Rows};
-use crate::{
-    cross_signing_key, device, device_key, key_signature, membership, testing::each_backend, to_device_txn,
-};
+use crate::{cross_signing_key, device, device_key, key_signature, membership, testing::each_backend, to_device_txn};
 
 const ALGORITHM: &str = "signed_curve25519";
 

@@ -79,6 +79,11 @@ async fn inbox(cx: &Context<'_>, flagged: bool, upto: StreamPos, response: &mut 
         .store
         .to_device_page(user, device, after.0, upto.0, INBOX_PAGE)
         .await?;
+    if let Some(last) = rows.last() {
+        cx.env
+            .inboxes
+            .delivered(&cx.args.user, &cx.args.device, StreamPos(last.pos));
+    }
     let full = rows.len() >= usize::try_from(INBOX_PAGE).unwrap_or(usize::MAX);
     if let (true, Some(last)) = (full, rows.last()) {
         let token = SyncToken {

@@ -25,6 +25,7 @@ use ruma::api::client::filter::FilterDefinition;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 
 use self::response::SyncResponse;
+use super::inbox;
 use super::view::UserView;
 use crate::clock::Millis;
 use crate::env::Env;
@@ -74,6 +75,9 @@ pub async fn compute(
     feed: &UserFeed,
     upto: StreamPos,
 ) -> Outcome<SyncResponse> {
+    if args.since.is_some() {
+        inbox::acknowledge(env, &args.user, &args.device, args.inbox_since);
+    }
     let cx = Context {
         env,
         args,

@@ -1,0 +1,153 @@
+//! Looking keys up.
+
+use std::collections::{BTreeMap, HashMap};
+
+use entities::key_signature;
+use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, UserId};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::env::Env;
+use crate::error::Outcome;
+
+/// What is wanted: devices by user; none stands for all.
+pub type Wanted = BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>;
+
+/// The answer of `/keys/query`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Found {
+    /// Servers that could not be asked.
+    pub failures: BTreeMap<OwnedServerName, Value>,
+    /// Device keys with names and signatures.
+    pub device_keys: BTreeMap<OwnedUserId, BTreeMap<String, Value>>,
+    /// Master keys.
+    pub master_keys: BTreeMap<OwnedUserId, Value>,
+    /// Self-signing keys.
+    pub self_signing_keys: BTreeMap<OwnedUserId, Value>,
+    /// The reader's own user-signing key.
+    pub user_signing_keys: BTreeMap<OwnedUserId, Value>,
+}
+
+/// Why nothing is known of another server's users.
+#[must_use]
+pub fn unreachable_server() -> Value {
+    json!({ "errcode": "M_UNKNOWN", "error": "This server cannot ask other servers for keys" })
+}
+
+/// The keys of the wanted users as `reader` may see them.
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn query(env: &Env, reader: &UserId, wanted: Wanted) -> Outcome<Found> {
+    let (local, remote): (Wanted, Wanted) = wanted.into_iter().partition(|(user, _)| env.is_local(user));
+    let mut found = local_keys(env, Some(reader), &local).await?;
+    for user in remote.keys() {
+        found
+            .failures
+            .insert(user.server_name().to_owned(), unreachable_server());
+    }
+    Ok(found)
+}
+
+/// The keys of this server's users. Without a reader (for another server) only the owners' signatures are shown.
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn local_keys(env: &Env, reader: Option<&UserId>, wanted: &Wanted) -> Outcome<Found> {
+    let users: Vec<&str> = wanted.keys().map(|user| user.as_str()).collect();
+    let mut found = Found {
+        device_keys: wanted.keys().map(|user| (user.clone(), BTreeMap::new())).collect(),
+        ..Found::default()
+    };
+    if users.is_empty() {
+        return Ok(found);
+    }
+    let (devices, cross_signing, signatures) = tokio::try_join!(
+        env.store.device_keys_of(&users),
+        env.store.cross_signing_keys_of(&users),
+        env.store.key_signatures_for(&users, reader.map_or("", UserId::as_str)),
+    )?;
+    let signatures = Signatures::new(signatures);
+    for row in devices {
+        let Some((user, devices)) = wanted.get_key_value(row.user_id.as_str()) else {
+            continue;
+        };
+        if !devices.is_empty() && !devices.iter().any(|device| device.as_str() == row.device_id) {
+            continue;
+        }
+        let Some(mut keys) = parse(&row.json, user) else {
+            continue;
+        };
+        signatures.merge(user, &row.device_id, &mut keys);
+        keys["unsigned"] = match row.display_name {
+            Some(name) => json!({ "device_display_name": name }),
+            None => json!({}),
+        };
+        let of_user = found.device_keys.entry(user.clone()).or_default();
+        of_user.insert(row.device_id, keys);
+    }
+    for row in cross_signing {
+        let Some((user, _)) = wanted.get_key_value(row.user_id.as_str()) else {
+            continue;
+        };
+        let group = match row.usage.as_str() {
+            "master" => &mut found.master_keys,
+            "self_signing" => &mut found.self_signing_keys,
+            "user_signing" if reader.is_some_and(|reader| reader == user) => &mut found.user_signing_keys,
+            _ => continue,
+        };
+        let Some(mut key) = parse(&row.json, user) else {
+            continue;
+        };
+        if let Some(public) = public_key(&key) {
+            signatures.merge(user, &public, &mut key);
+        }
+        group.insert(user.clone(), key);
+    }
+    Ok(found)
+}
+
+fn parse(json: &str, user: &UserId) -> Option<Value> {
+    let parsed = serde_json::from_str::<Value>(json).ok().filter(Value::is_object);
+    if parsed.is_none() {
+        tracing::error!(%user, "a stored key is no JSON object");
+    }
+    parsed
+}
+
+/// The public key that a cross-signing key is named after.
+fn public_key(key: &Value) -> Option<String> {
+    let name = key.get("keys")?.as_object()?.keys().next()?;
+    name.split_once(':').map(|(_, public)| public.to_owned())
+}
+
+/// Signatures by signed user and key.
+struct Signatures(HashMap<(String, String), Vec<key_signature::Model>>);
+
+impl Signatures {
+    fn new(rows: Vec<key_signature::Model>) -> Self {
+        let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
+        for row in rows {
+            let key = (row.target_user.clone(), row.target_key.clone());
+            by_key.entry(key).or_default().push(row);
+        }
+        Self(by_key)
+    }
+
+    fn merge(&self, user: &UserId, key: &str, object: &mut Value) {
+        let found = self.0.get(&(user.to_string(), key.to_owned()));
+        merge_signatures(object, found.map_or(&[], Vec::as_slice));
+    }
+}
+
+/// Adds signatures to those in the object; it must be a JSON object.
+pub fn merge_signatures(object: &mut Value, signatures: &[key_signature::Model]) {
+    for signature in signatures {
+        for level in [&object["signatures"], &object["signatures"][&signature.signer_user]] {
+            if !level.is_object() && !level.is_null() {
+                return;
+            }
+        }
+        object["signatures"][&signature.signer_user][&signature.signer_key] = json!(signature.signature);
+    }
+}
