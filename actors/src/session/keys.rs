@@ -128,3 +128,6 @@ async fn announce(env: &Env, mut rows: Rows, changed: HashMap<OwnedUserId, Optio
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ pub(super) async fn run(
 }
 
 /// The view after the keys are gone.
-fn without(view: &UserView, keys: &[ClaimedKey]) -> UserView {
+pub(super) fn without(view: &UserView, keys: &[ClaimedKey]) -> UserView {
     let mut changed = view.clone();
     let devices = Arc::make_mut(&mut changed.devices);
     for key in keys {

@@ -155,3 +155,7 @@ fn check_key(view: &UserView, usage: &str, json: &str) -> Outcome<CanonicalJsonO
     }
     Ok(key)
 }
+
+#[cfg(test)]
+#[path = "cross_signing_tests.rs"]
+mod tests;

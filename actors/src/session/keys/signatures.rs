@@ -178,3 +178,7 @@ impl Known {
 fn unknown_key() -> DomainError {
     DomainError::not_found("Unknown key")
 }
+
+#[cfg(test)]
+#[path = "signatures_tests.rs"]
+mod tests;

@@ -154,3 +154,7 @@ async fn publish_identity(env: &Env, view: &UserView, device_id: &DeviceId, keys
     };
     announce(env, rows, HashMap::from([(view.user_id.clone(), None)])).await
 }
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod tests;
