@@ -1,10 +1,14 @@
 //! The administration interface.
 
 pub mod actors;
+mod register;
+mod registration_tokens;
 
 use super::endpoint::Table;
 
 /// Registers all chapters.
 pub fn routes(table: &mut Table) {
     actors::routes(table);
+    register::routes(table);
+    registration_tokens::routes(table);
 }
