@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::env::{Env, Parts};
-use crate::error::Outcome;
+use crate::error::{DomainError, Outcome};
 use crate::flows;
 use crate::room::handle::Rooms;
 use crate::session::handle::Sessions;
 use crate::stats::Registry;
-use crate::supervisor::{Arbiters, Fabric, Settings};
+use crate::supervisor::{Arbiters, Fabric, Settings, Watchdog, WatchdogSettings};
 
 /// Built once at start.
 pub struct Hub {
@@ -17,6 +17,7 @@ pub struct Hub {
     rooms: Rooms,
     sessions: Sessions,
     fabric: Fabric,
+    _watchdog: Watchdog,
 }
 
 /// Weight (devices and one for each user) of the sessions in memory.
@@ -26,7 +27,7 @@ impl Hub {
     /// Takes the database over from any former process and starts everything that works by itself.
     ///
     /// # Errors
-    /// `Unavailable` when the database does not answer.
+    /// `Unavailable` when the database does not answer; `Internal` when the system gives no thread.
     pub async fn open(parts: Parts, arbiters: Arbiters) -> Outcome<Arc<Self>> {
         let env = Env::open(parts).await?;
         let fabric = Fabric {
@@ -48,11 +49,14 @@ impl Hub {
             ..Settings::default()
         };
         let sessions = Sessions::start(&fabric, env.clone(), settings);
+        let watchdog = Watchdog::start(fabric.clone(), WatchdogSettings::default())
+            .map_err(|error| DomainError::internal(format!("watchdog: {error}")))?;
         let hub = Arc::new(Self {
             env,
             rooms,
             sessions,
             fabric,
+            _watchdog: watchdog,
         });
         flows::deactivate::resume(&hub).await?;
         Ok(hub)
