@@ -3,6 +3,7 @@
 
 pub mod create_room;
 pub mod deactivate;
+pub mod guard;
 pub mod membership;
 pub mod upgrade;
 

@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod auth;
+pub mod bundle;
 pub mod cache;
 pub mod commands;
 pub mod commit;

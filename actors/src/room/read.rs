@@ -47,7 +47,7 @@ pub async fn access(env: &Env, user: &UserId, room_id: &RoomId) -> Outcome<Acces
     let world = HistoryVisibility::of(room.state_event("m.room.history_visibility", "").map(|e| &**e));
     let upto = if joined || world == HistoryVisibility::WorldReadable {
         visible
-    } else if standing.joined_until > StreamPos(0) {
+    } else if standing.joined_until > StreamPos(0) && !has_forgotten(env, user, &room).await? {
         departure(&room, user).min(visible)
     } else {
         return Err(denied());
@@ -58,6 +58,12 @@ pub async fn access(env: &Env, user: &UserId, room_id: &RoomId) -> Outcome<Acces
         upto,
         joined,
     })
+}
+
+/// Whoever forgot a room has no history there any more.
+async fn has_forgotten(env: &Env, user: &UserId, room: &RoomSnapshot) -> Outcome<bool> {
+    let row = env.store.membership(room.nid.0, user.as_str()).await?;
+    Ok(row.is_some_and(|row| row.forgotten))
 }
 
 fn departure(room: &RoomSnapshot, user: &UserId) -> StreamPos {

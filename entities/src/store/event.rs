@@ -11,15 +11,15 @@ use crate::{
 };
 
 /// What readers may see of a timeline.
-const VISIBLE: &str = "pos IS NOT NULL AND status = 0";
+pub(super) const VISIBLE: &str = "pos IS NOT NULL AND status = 0";
 
-/// Which relations of an event to read.
+/// Which relations of events to read.
 #[derive(Clone, Debug)]
 pub struct RelationQuery<'a> {
-    /// The room both events are in.
+    /// The room all events are in.
     pub room_nid: i64,
-    /// The event that others relate to.
-    pub event_id: &'a str,
+    /// The events that others relate to.
+    pub event_ids: &'a [String],
     /// Only this `rel_type`.
     pub rel_type: Option<&'a str>,
     /// Only this event type.
@@ -177,43 +177,6 @@ impl Store {
         self.reader().all(&sql, params![room_nid, since, upto]).await
     }
 
-    /// A page of the events that relate to one event. (The `+` keeps the planners from walking the whole room's timeline.)
-    pub async fn relations(&self, query: &RelationQuery<'_>) -> Result<Vec<event::Model>, StoreError> {
-        let (above, upto, order) = bounds(query.from, query.to, query.backwards);
-        let sql = format!(
-            "SELECT * FROM event WHERE relates_to = $1 AND +room_nid = $2 AND ($3 IS NULL OR rel_type = $3) \
-             AND ($4 IS NULL OR type = $4) AND +pos > $5 AND +pos <= $6 AND {VISIBLE} ORDER BY pos {order} LIMIT $7"
-        );
-        let limit = i64::from(query.limit);
-        let values = params![
-            query.event_id,
-            query.room_nid,
-            query.rel_type,
-            query.event_type,
-            above,
-            upto,
-            limit
-        ];
-        self.reader().all(&sql, values).await
-    }
-
-    /// The events at or below `upto` that relate to any of the given ones, oldest first: for bundled aggregations.
-    pub async fn related_to<S: AsRef<str> + Sync>(
-        &self,
-        room_nid: i64,
-        event_ids: &[S],
-        upto: i64,
-    ) -> Result<Vec<event::Model>, StoreError> {
-        let db = self.backend();
-        let sql = format!(
-            "SELECT * FROM event WHERE relates_to {} AND +room_nid = $2 AND +pos <= $3 AND {VISIBLE} ORDER BY pos",
-            db.any(1)
-        );
-        self.reader()
-            .all(&sql, params![db.texts(event_ids), room_nid, upto])
-            .await
-    }
-
     /// For each `(room, type, sender)` the events that the sender has sent there, newest first, at most `limit` in all.
     pub async fn events_of_senders(
         &self,
@@ -280,7 +243,7 @@ impl Store {
 }
 
 /// Exclusive lower bound, inclusive upper bound and direction of a page.
-fn bounds(from: Option<i64>, to: Option<i64>, backwards: bool) -> (i64, i64, &'static str) {
+pub(super) fn bounds(from: Option<i64>, to: Option<i64>, backwards: bool) -> (i64, i64, &'static str) {
     let (lower, upper, order) = if backwards {
         (to, from, "DESC")
     } else {

@@ -48,6 +48,7 @@ pub mod e2ee;
 pub mod event;
 pub mod journal;
 mod media;
+pub mod relation;
 mod room;
 pub mod rows;
 mod run;

@@ -1,6 +1,12 @@
 //! Reads of rooms, events and state, on both databases.
 
-use super::{Store, event::RelationQuery, journal::Head, rows::Rows};
+use super::{
+    Store,
+    event::RelationQuery,
+    journal::Head,
+    relation::{RelationCount, Targets},
+    rows::Rows,
+};
 use crate::{current_state, event, membership, room, state_group, state_key, stripped_state, testing::each_backend};
 
 /// An accepted message in `room` whose number is its position.
@@ -263,9 +269,10 @@ async fn relations_are_paged_and_filtered() {
             },
         )
         .await;
+        let first = ["$e1".to_owned()];
         let all = RelationQuery {
             room_nid: 1,
-            event_id: "$e1",
+            event_ids: &first,
             rel_type: None,
             event_type: None,
             from: None,
@@ -273,7 +280,7 @@ async fn relations_are_paged_and_filtered() {
             backwards: true,
             limit: 10,
         };
-        let read = async |q: RelationQuery<'static>| positions(&store.relations(&q).await.expect("a page"));
+        let read = async |q: RelationQuery<'_>| positions(&store.relations(&q).await.expect("a page"));
         assert_eq!(read(all.clone()).await, [4, 3, 2]);
         assert_eq!(
             read(RelationQuery {
@@ -307,10 +314,25 @@ async fn relations_are_paged_and_filtered() {
             ..all
         };
         assert_eq!(read(reactions).await, [4]);
-        assert_eq!(
-            positions(&store.related_to(1, &["$e1", "$e2"], 3).await.expect("read")),
-            [2, 3]
-        );
+        let targets = Targets {
+            room_nid: 1,
+            event_ids: &["$e1".to_owned(), "$e2".to_owned()],
+            upto: 3,
+            ignored: &[],
+        };
+        let counts = store.relation_counts(&targets, "@a:hs").await.expect("read");
+        let thread = RelationCount {
+            relates_to: "$e1".to_owned(),
+            rel_type: "m.thread".to_owned(),
+            count: 1,
+            newest: 3,
+            own: true,
+        };
+        assert_eq!(counts, [thread]);
+        let threads = store.threads(1, 9, 9, Some("@a:hs"), 5).await.expect("read");
+        assert_eq!(threads, [("$e1".to_owned(), 3)]);
+        assert_eq!(store.threads(1, 2, 9, None, 5).await.expect("read"), []);
+        assert_eq!(positions(&store.events_at(&[3, 77]).await.expect("read")), [3]);
         let senders = [
             (1, "m.reaction".to_owned(), "@a:hs".to_owned()),
             (2, "m.x".to_owned(), "@a:hs".to_owned()),

@@ -43,6 +43,7 @@ CREATE TABLE event (
 CREATE UNIQUE INDEX event_pos ON event (pos) WHERE pos IS NOT NULL;
 CREATE INDEX event_room_pos ON event (room_nid, pos) WHERE pos IS NOT NULL;
 CREATE INDEX event_member ON event (state_key, pos) WHERE type = 'm.room.member' AND pos IS NOT NULL;
+CREATE INDEX event_thread ON event (room_nid, pos) WHERE rel_type = 'm.thread' AND pos IS NOT NULL;
 CREATE INDEX event_relates ON event (relates_to) WHERE relates_to IS NOT NULL;
 CREATE UNIQUE INDEX event_txn ON event (room_nid, sender, device_id, txn_id, type) WHERE txn_id IS NOT NULL;
 CREATE TABLE state_key (

@@ -4,6 +4,7 @@ mod account;
 mod devices;
 mod login;
 mod register;
+mod rooms;
 pub mod tokens;
 pub mod uia;
 pub mod versions;
@@ -16,5 +17,6 @@ pub fn routes(table: &mut Table) {
     devices::routes(table);
     login::routes(table);
     register::routes(table);
+    rooms::routes(table);
     versions::routes(table);
 }

@@ -1,0 +1,107 @@
+//! Sending events (client-server API, "Sending events to a room").
+
+use actors::error::{DomainError, Outcome};
+use actors::flows::guard;
+use actors::room::commands::Draft;
+use actors::session::identity::Identity;
+use http::Method;
+use ruma::api::client::message::send_message_event;
+use ruma::api::client::state::send_state_event;
+use ruma::{OwnedEventId, OwnedRoomId};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{redact, suspended};
+use crate::http::auth::Policy;
+use crate::http::context::{Ctx, RawRequest};
+use crate::http::endpoint::Table;
+use crate::http::limits::Class;
+use crate::http::reply::Reply;
+use crate::http::ruma::require_object;
+
+pub(super) fn routes(table: &mut Table) {
+    table.guest::<send_message_event::v3::Request, _>(send).limit(Class::Message);
+    table
+        .guest::<send_state_event::v3::Request, _>(set_state)
+        .limit(Class::Message)
+        .also("/_matrix/client/r0/rooms/{room_id}/state/{event_type}")
+        .also("/_matrix/client/v3/rooms/{room_id}/state/{event_type}");
+    for path in ["/_matrix/client/r0/rooms/{room_id}/state/{event_type}", "/_matrix/client/v3/rooms/{room_id}/state/{event_type}"] {
+        table.raw(Method::POST, path, Policy::Guest, post_state).limit(Class::Message);
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Sent {
+    pub event_id: OwnedEventId,
+}
+
+async fn send(ctx: Ctx, request: send_message_event::v3::Request) -> Outcome<Reply> {
+    let identity = ctx.user()?;
+    let kind = request.event_type.to_string();
+    let content = request.body.into_json();
+    if identity.is_suspended {
+        if kind != "m.room.redaction" {
+            return Err(suspended());
+        }
+        redact::own_only(&ctx, &content).await?;
+    }
+    guard::relation(ctx.hub.env(), &identity.user_id, &request.room_id, &kind, &content).await?;
+    let txn = (identity.device_id.to_string(), request.txn_id.to_string());
+    let mut draft = Draft::message(identity.user_id.clone(), &kind, content, Some(txn));
+    draft.origin_server_ts = chosen_time(identity, request.timestamp);
+    let event_id = ctx.hub.rooms().send(&request.room_id, draft).await?;
+    Reply::json(&Sent { event_id })
+}
+
+/// Only application services choose when an event was sent.
+fn chosen_time(identity: &Identity, wish: Option<ruma::MilliSecondsSinceUnixEpoch>) -> Option<i64> {
+    let wish = wish.filter(|_| identity.appservice.is_some())?;
+    Some(wish.get().into())
+}
+
+async fn set_state(ctx: Ctx, request: send_state_event::v3::Request) -> Outcome<Reply> {
+    let event_id = put_state(
+        &ctx,
+        &request.room_id,
+        &request.event_type.to_string(),
+        &request.state_key,
+        request.body.into_json(),
+        request.timestamp,
+    );
+    Reply::json(&Sent { event_id: event_id.await? })
+}
+
+async fn put_state(
+    ctx: &Ctx,
+    room_id: &OwnedRoomId,
+    kind: &str,
+    state_key: &str,
+    content: Box<RawValue>,
+    time: Option<ruma::MilliSecondsSinceUnixEpoch>,
+) -> Outcome<OwnedEventId> {
+    let identity = super::active(ctx)?;
+    let ask = guard::StateAsk { sender: &identity.user_id, is_guest: identity.is_guest, room_id, kind, state_key };
+    guard::state(&ctx.hub, &ask, &content).await?;
+    let mut draft = Draft::state(identity.user_id.clone(), kind, state_key, content);
+    draft.origin_server_ts = chosen_time(identity, time);
+    ctx.hub.rooms().send(room_id, draft).await
+}
+
+/// The API reference beside the specification sets state with an empty key by POST.
+async fn post_state(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        event_id: OwnedEventId,
+        r#type: &'a str,
+        state_key: &'a str,
+    }
+    let room_id: OwnedRoomId = request.parse(0)?;
+    let kind = request.arg(1)?;
+    let body: &[u8] = if request.body.is_empty() { b"{}" } else { &request.body };
+    require_object(body)?;
+    let content: Box<RawValue> =
+        serde_json::from_slice(body).map_err(|e| DomainError::not_json(format!("not JSON: {e}")))?;
+    let event_id = put_state(&ctx, &room_id, kind, "", content, None).await?;
+    Reply::json(&Answer { event_id, r#type: kind, state_key: "" })
+}
