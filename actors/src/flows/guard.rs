@@ -2,6 +2,7 @@
 //! in, aliases that lead elsewhere, relations that make no sense.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ruma::{OwnedEventId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
 use serde::Deserialize;
@@ -11,7 +12,8 @@ use super::{membership, not_federated};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
-use crate::room::event::relation_of;
+use crate::room::commands::Draft;
+use crate::room::event::{StoredEvent, relation_of};
 use crate::room::snapshot::RoomSnapshot;
 
 /// Refuses an invite that its target blocks (client-server API, "Invite permission").
@@ -166,7 +168,7 @@ async fn canonical_alias(hub: &Hub, room_id: &RoomId, content: &RawValue) -> Out
 ///
 /// # Errors
 /// `M_UNKNOWN` (400), `M_DUPLICATE_ANNOTATION` (400).
-pub async fn relation(env: &Env, sender: &UserId, room_id: &RoomId, kind: &str, content: &RawValue) -> Outcome<()> {
+pub async fn relation(env: &Env, room_id: &RoomId, draft: &Draft) -> Outcome<()> {
     #[derive(Deserialize)]
     struct Content {
         #[serde(rename = "m.relates_to")]
@@ -178,10 +180,10 @@ pub async fn relation(env: &Env, sender: &UserId, room_id: &RoomId, kind: &str, 
         event_id: OwnedEventId,
         key: Option<String>,
     }
-    if !content.get().contains("m.relates_to") {
+    if !draft.content.get().contains("m.relates_to") {
         return Ok(());
     }
-    let Ok(Content { relates_to }) = serde_json::from_str::<Content>(content.get()) else {
+    let Ok(Content { relates_to }) = serde_json::from_str::<Content>(draft.content.get()) else {
         return Ok(());
     };
     match relates_to.rel_type.as_str() {
@@ -194,10 +196,16 @@ pub async fn relation(env: &Env, sender: &UserId, room_id: &RoomId, kind: &str, 
         "m.annotation" => {
             let Some(room) = env.rooms.view(room_id).await? else { return Ok(()) };
             let target = relates_to.event_id.as_str();
-            let rows = env.store.own_annotations(room.nid.0, target, kind, sender.as_str()).await?;
-            let same = |event: &std::sync::Arc<crate::room::event::StoredEvent>| {
+            let sender = draft.sender.as_str();
+            let rows = env.store.own_annotations(room.nid.0, target, &draft.kind, sender).await?;
+            let same = |event: &Arc<StoredEvent>| {
                 let content = event.pdu.content_as::<Content>();
-                content.is_ok_and(|content| content.relates_to.key == relates_to.key)
+                let retried = || {
+                    let (device, txn) = draft.txn.as_ref()?;
+                    let before = event.txn.as_ref()?;
+                    Some(*before.0 == **device && *before.1 == **txn)
+                };
+                content.is_ok_and(|content| content.relates_to.key == relates_to.key) && retried() != Some(true)
             };
             if env.rooms.decode(rows).await?.iter().any(same) {
                 let message = "you have reacted to this event with the same key already";

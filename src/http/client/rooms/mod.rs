@@ -48,6 +48,14 @@ fn suspended() -> DomainError {
     DomainError::matrix(403, "M_USER_SUSPENDED", "you cannot do this while your account is suspended")
 }
 
+/// Whether a room exists is no outsider's business.
+async fn require_room(ctx: &Ctx, room_id: &RoomId) -> Outcome<()> {
+    match ctx.hub.rooms().view(room_id).await? {
+        Some(_) => Ok(()),
+        None => Err(DomainError::forbidden(format!("you are not in {room_id}"))),
+    }
+}
+
 fn viewer(ctx: &Ctx, identity: &Identity) -> Viewer {
     Viewer {
         user: identity.user_id.clone(),

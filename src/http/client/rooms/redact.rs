@@ -61,6 +61,7 @@ async fn redact_without_txn(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
 
 async fn prune(ctx: &Ctx, room_id: &RoomId, target: &EventId, txn: String, reason: Option<&str>) -> Outcome<Reply> {
     let identity = ctx.user()?;
+    super::require_room(ctx, room_id).await?;
     if identity.is_suspended {
         own_event(ctx, target).await?;
     }

@@ -38,6 +38,7 @@ pub(super) struct Sent {
 
 async fn send(ctx: Ctx, request: send_message_event::v3::Request) -> Outcome<Reply> {
     let identity = ctx.user()?;
+    super::require_room(&ctx, &request.room_id).await?;
     let kind = request.event_type.to_string();
     let content = request.body.into_json();
     if identity.is_suspended {
@@ -46,10 +47,10 @@ async fn send(ctx: Ctx, request: send_message_event::v3::Request) -> Outcome<Rep
         }
         redact::own_only(&ctx, &content).await?;
     }
-    guard::relation(ctx.hub.env(), &identity.user_id, &request.room_id, &kind, &content).await?;
     let txn = (identity.device_id.to_string(), request.txn_id.to_string());
     let mut draft = Draft::message(identity.user_id.clone(), &kind, content, Some(txn));
     draft.origin_server_ts = chosen_time(identity, request.timestamp);
+    guard::relation(ctx.hub.env(), &request.room_id, &draft).await?;
     let event_id = ctx.hub.rooms().send(&request.room_id, draft).await?;
     Reply::json(&Sent { event_id })
 }
@@ -61,26 +62,23 @@ fn chosen_time(identity: &Identity, wish: Option<ruma::MilliSecondsSinceUnixEpoc
 }
 
 async fn set_state(ctx: Ctx, request: send_state_event::v3::Request) -> Outcome<Reply> {
-    let event_id = put_state(
-        &ctx,
-        &request.room_id,
-        &request.event_type.to_string(),
-        &request.state_key,
-        request.body.into_json(),
-        request.timestamp,
-    );
-    Reply::json(&Sent { event_id: event_id.await? })
+    let (kind, content) = (request.event_type.to_string(), request.body.into_json());
+    let place = (&request.room_id, kind.as_str(), request.state_key.as_str());
+    let event_id = put_state(&ctx, place, content, request.timestamp).await?;
+    Reply::json(&Sent { event_id })
 }
+
+/// `(room, type, state key)`
+type Place<'a> = (&'a OwnedRoomId, &'a str, &'a str);
 
 async fn put_state(
     ctx: &Ctx,
-    room_id: &OwnedRoomId,
-    kind: &str,
-    state_key: &str,
+    (room_id, kind, state_key): Place<'_>,
     content: Box<RawValue>,
     time: Option<ruma::MilliSecondsSinceUnixEpoch>,
 ) -> Outcome<OwnedEventId> {
     let identity = super::active(ctx)?;
+    super::require_room(ctx, room_id).await?;
     let ask = guard::StateAsk { sender: &identity.user_id, is_guest: identity.is_guest, room_id, kind, state_key };
     guard::state(&ctx.hub, &ask, &content).await?;
     let mut draft = Draft::state(identity.user_id.clone(), kind, state_key, content);
@@ -102,6 +100,6 @@ async fn post_state(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     require_object(body)?;
     let content: Box<RawValue> =
         serde_json::from_slice(body).map_err(|e| DomainError::not_json(format!("not JSON: {e}")))?;
-    let event_id = put_state(&ctx, &room_id, kind, "", content, None).await?;
+    let event_id = put_state(&ctx, (&room_id, kind, ""), content, None).await?;
     Reply::json(&Answer { event_id, r#type: kind, state_key: "" })
 }
