@@ -28,10 +28,17 @@ pub async fn invite(env: &Env, target: &UserId) -> Outcome<()> {
     if !env.is_local(target) {
         return Ok(());
     }
-    let row = env.store.account_data_one(target.as_str(), "", "m.invite_permission_config").await?;
+    let row = env
+        .store
+        .account_data_one(target.as_str(), "", "m.invite_permission_config")
+        .await?;
     let config = row.and_then(|row| serde_json::from_str::<Config>(&row.content).ok());
     if config.and_then(|config| config.default_action).as_deref() == Some("block") {
-        return Err(DomainError::matrix(403, "M_INVITE_BLOCKED", format!("{target} takes no invites")));
+        return Err(DomainError::matrix(
+            403,
+            "M_INVITE_BLOCKED",
+            format!("{target} takes no invites"),
+        ));
     }
     Ok(())
 }
@@ -99,8 +106,13 @@ fn known_value(kind: &str, content: &RawValue) -> Outcome<()> {
         history_visibility: Option<String>,
         join_rule: Option<String>,
     }
-    let content: Content = serde_json::from_str(content.get()).map_err(|e| DomainError::bad_json(format!("{kind}: {e}")))?;
-    let value = if kind == "m.room.join_rules" { content.join_rule } else { content.history_visibility };
+    let content: Content =
+        serde_json::from_str(content.get()).map_err(|e| DomainError::bad_json(format!("{kind}: {e}")))?;
+    let value = if kind == "m.room.join_rules" {
+        content.join_rule
+    } else {
+        content.history_visibility
+    };
     if value.is_none() {
         return Err(DomainError::bad_json(format!("{kind} lacks its value")));
     }
@@ -123,7 +135,11 @@ async fn member(hub: &Hub, ask: &StateAsk<'_>, content: &RawValue) -> Outcome<()
         Some("join") if ask.is_guest => {
             let room = hub.rooms().view(ask.room_id).await?;
             let allowed = room.is_some_and(|room| room.is_joined(ask.sender) || guests_welcome(&room));
-            if allowed { Ok(()) } else { Err(DomainError::guest_forbidden("guests may not join this room")) }
+            if allowed {
+                Ok(())
+            } else {
+                Err(DomainError::guest_forbidden("guests may not join this room"))
+            }
         }
         _ => Ok(()),
     }
@@ -141,14 +157,21 @@ fn aliases(content: &RawValue) -> Outcome<BTreeSet<String>> {
         .map_err(|e| DomainError::bad_json(format!("m.room.canonical_alias: {e}")))?;
     // An empty string takes the alias away, as leaving it out does.
     let alias = content.alias.filter(|alias| !alias.is_empty());
-    Ok(alias.into_iter().chain(content.alt_aliases.unwrap_or_default()).collect())
+    Ok(alias
+        .into_iter()
+        .chain(content.alt_aliases.unwrap_or_default())
+        .collect())
 }
 
 /// Every alias that the room did not have before must lead to it.
 async fn canonical_alias(hub: &Hub, room_id: &RoomId, content: &RawValue) -> Outcome<()> {
     let room = hub.rooms().view(room_id).await?;
-    let before = room.as_ref().and_then(|room| room.state_event("m.room.canonical_alias", ""));
-    let before = before.and_then(|event| aliases(&event.pdu.content).ok()).unwrap_or_default();
+    let before = room
+        .as_ref()
+        .and_then(|room| room.state_event("m.room.canonical_alias", ""));
+    let before = before
+        .and_then(|event| aliases(&event.pdu.content).ok())
+        .unwrap_or_default();
     for alias in aliases(content)?.difference(&before) {
         let bad = |why: &str| DomainError::matrix(400, "M_BAD_ALIAS", format!("{alias} {why}"));
         let parsed = <&RoomAliasId>::try_from(alias.as_str())
@@ -190,14 +213,21 @@ pub async fn relation(env: &Env, room_id: &RoomId, draft: &Draft) -> Outcome<()>
         "m.thread" => {
             let target = env.rooms.event_by_id(&relates_to.event_id).await?;
             if target.is_some_and(|target| relation_of(&target.pdu).1.is_some()) {
-                return Err(DomainError::unknown("a thread cannot start at an event that relates to another"));
+                return Err(DomainError::unknown(
+                    "a thread cannot start at an event that relates to another",
+                ));
             }
         }
         "m.annotation" => {
-            let Some(room) = env.rooms.view(room_id).await? else { return Ok(()) };
+            let Some(room) = env.rooms.view(room_id).await? else {
+                return Ok(());
+            };
             let target = relates_to.event_id.as_str();
             let sender = draft.sender.as_str();
-            let rows = env.store.own_annotations(room.nid.0, target, &draft.kind, sender).await?;
+            let rows = env
+                .store
+                .own_annotations(room.nid.0, target, &draft.kind, sender)
+                .await?;
             let same = |event: &Arc<StoredEvent>| {
                 let content = event.pdu.content_as::<Content>();
                 let retried = || {

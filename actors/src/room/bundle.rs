@@ -90,11 +90,23 @@ pub async fn bundles(reader: Reader<'_>, room: &RoomSnapshot, events: &[Arc<Stor
         return Ok(Bundles::default());
     }
     // The newest event of a thread is shown whole, with its own edits.
-    let latest: Vec<_> = found.values().filter_map(|f| Some(f.thread.as_ref()?.latest.clone())).collect();
-    let inner = if latest.is_empty() { AllFound::new() } else { find(reader, room, &latest).await? };
+    let latest: Vec<_> = found
+        .values()
+        .filter_map(|f| Some(f.thread.as_ref()?.latest.clone()))
+        .collect();
+    let inner = if latest.is_empty() {
+        AllFound::new()
+    } else {
+        find(reader, room, &latest).await?
+    };
     let inner = latest
         .iter()
-        .filter_map(|event| Some((event.pdu.event_id.clone(), bundle(reader, event, inner.get(event.event_id())?, None)?)))
+        .filter_map(|event| {
+            Some((
+                event.pdu.event_id.clone(),
+                bundle(reader, event, inner.get(event.event_id())?, None)?,
+            ))
+        })
         .collect();
     let inner = Bundles(inner);
     let mut bundles = HashMap::new();
@@ -130,7 +142,11 @@ fn in_tail(reader: Reader<'_>, room: &RoomSnapshot, events: &[&Arc<StoredEvent>]
     let Some(oldest) = events.iter().filter_map(|event| event.pos).min() else {
         return found;
     };
-    let newer = room.timeline.iter().rev().take_while(|event| event.pos.is_none_or(|pos| pos > oldest));
+    let newer = room
+        .timeline
+        .iter()
+        .rev()
+        .take_while(|event| event.pos.is_none_or(|pos| pos > oldest));
     for event in newer {
         let counts = event.pos.is_some_and(|pos| pos <= reader.upto)
             && event.pdu.content.get().contains("m.relates_to")
@@ -138,8 +154,12 @@ fn in_tail(reader: Reader<'_>, room: &RoomSnapshot, events: &[&Arc<StoredEvent>]
         if !counts {
             continue;
         }
-        let (Some(target), Some(kind)) = relation_of(&event.pdu) else { continue };
-        let Some(target) = events.iter().find(|event| event.event_id().as_str() == target) else { continue };
+        let (Some(target), Some(kind)) = relation_of(&event.pdu) else {
+            continue;
+        };
+        let Some(target) = events.iter().find(|event| event.event_id().as_str() == target) else {
+            continue;
+        };
         let entry = found.entry(target.pdu.event_id.clone()).or_default();
         let own = event.pdu.sender == reader.viewer.user;
         match kind.as_str() {
@@ -150,7 +170,13 @@ fn in_tail(reader: Reader<'_>, room: &RoomSnapshot, events: &[&Arc<StoredEvent>]
                     thread.count += 1;
                     thread.own |= own;
                 }
-                none => *none = Some(Thread { count: 1, own, latest: event.clone() }),
+                none => {
+                    *none = Some(Thread {
+                        count: 1,
+                        own,
+                        latest: event.clone(),
+                    })
+                }
             },
             "m.reference" => entry.references.insert(0, event.pdu.event_id.clone()),
             _ => {}
@@ -162,10 +188,19 @@ fn in_tail(reader: Reader<'_>, room: &RoomSnapshot, events: &[&Arc<StoredEvent>]
 async fn in_store(reader: Reader<'_>, room: &RoomSnapshot, ids: &[String], found: &mut AllFound) -> Outcome<()> {
     let env = reader.env;
     let ignored: Vec<String> = reader.ignored.iter().map(ToString::to_string).collect();
-    let targets = Targets { room_nid: room.nid.0, event_ids: ids, upto: reader.upto.0, ignored: &ignored };
+    let targets = Targets {
+        room_nid: room.nid.0,
+        event_ids: ids,
+        upto: reader.upto.0,
+        ignored: &ignored,
+    };
     let counts = env.store.relation_counts(&targets, reader.viewer.user.as_str()).await?;
     let of_kind = |kind: &str| -> Vec<String> {
-        counts.iter().filter(|count| count.rel_type == kind).map(|count| count.relates_to.clone()).collect()
+        counts
+            .iter()
+            .filter(|count| count.rel_type == kind)
+            .map(|count| count.relates_to.clone())
+            .collect()
     };
     let entry = |found: &mut AllFound, target: &str, fill: &mut dyn FnMut(&mut Found)| {
         if let Ok(target) = OwnedEventId::try_from(target) {
@@ -174,7 +209,13 @@ async fn in_store(reader: Reader<'_>, room: &RoomSnapshot, ids: &[String], found
     };
     let edited = of_kind("m.replace");
     if !edited.is_empty() {
-        let rows = env.store.newest_edits(&Targets { event_ids: &edited, ..targets.clone() }).await?;
+        let rows = env
+            .store
+            .newest_edits(&Targets {
+                event_ids: &edited,
+                ..targets.clone()
+            })
+            .await?;
         for edit in env.rooms.decode(rows).await? {
             if let (Some(target), _) = relation_of(&edit.pdu) {
                 entry(found, &target, &mut |found| found.edits.push(edit.clone()));
@@ -190,15 +231,24 @@ async fn in_store(reader: Reader<'_>, room: &RoomSnapshot, ids: &[String], found
             let latest = events.iter().find(|event| event.pos == Some(StreamPos(thread.newest)));
             let Some(latest) = latest else { continue };
             let count = u64::try_from(thread.count).unwrap_or(0);
-            let thread_of = || Thread { count, own: thread.own, latest: latest.clone() };
+            let thread_of = || Thread {
+                count,
+                own: thread.own,
+                latest: latest.clone(),
+            };
             entry(found, &thread.relates_to, &mut |found| found.thread = Some(thread_of()));
         }
     }
     let referred = of_kind("m.reference");
     if !referred.is_empty() {
-        let targets = Targets { event_ids: &referred, ..targets };
+        let targets = Targets {
+            event_ids: &referred,
+            ..targets
+        };
         for (target, event) in env.store.references(&targets, MAX_REFERENCES).await? {
-            let Ok(event) = OwnedEventId::try_from(event) else { continue };
+            let Ok(event) = OwnedEventId::try_from(event) else {
+                continue;
+            };
             entry(found, &target, &mut |found| found.references.push(event.clone()));
         }
     }
@@ -234,8 +284,7 @@ struct Reference<'a> {
 
 /// `inner`: what is bundled with the newest events of threads; `None` for those themselves, which have no threads.
 fn bundle(reader: Reader<'_>, event: &StoredEvent, found: &Found, inner: Option<&Bundles>) -> Option<String> {
-    let render =
-        |event: &StoredEvent, extras| client_event(event, reader.viewer, RoomIdField::Shown, extras);
+    let render = |event: &StoredEvent, extras| client_event(event, reader.viewer, RoomIdField::Shown, extras);
     let thread = found.thread.as_ref().zip(inner).map(|(thread, inner)| ThreadBundle {
         latest_event: render(&thread.latest, inner.extras(&thread.latest)),
         count: thread.count,
@@ -245,7 +294,9 @@ fn bundle(reader: Reader<'_>, event: &StoredEvent, found: &Found, inner: Option<
     let bundle = Bundle {
         replace: newest_edit(event, &found.edits).map(|edit| render(edit, Extras::default())),
         thread,
-        reference: (!found.references.is_empty()).then(|| References { chunk: references.collect() }),
+        reference: (!found.references.is_empty()).then(|| References {
+            chunk: references.collect(),
+        }),
     };
     if bundle.replace.is_none() && bundle.thread.is_none() && bundle.reference.is_none() {
         return None;

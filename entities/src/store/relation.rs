@@ -76,11 +76,7 @@ impl Store {
     }
 
     /// How many edits, thread events and references the targets have; `reader` is the user who asks.
-    pub async fn relation_counts(
-        &self,
-        targets: &Targets<'_>,
-        reader: &str,
-    ) -> Result<Vec<RelationCount>, StoreError> {
+    pub async fn relation_counts(&self, targets: &Targets<'_>, reader: &str) -> Result<Vec<RelationCount>, StoreError> {
         let db = self.backend();
         let sql = format!(
             "SELECT relates_to, rel_type, COUNT(*), MAX(pos), CAST(MAX(CASE WHEN sender = $5 THEN 1 ELSE 0 END) AS BIGINT) \

@@ -20,7 +20,9 @@ pub(super) async fn create(ctx: Ctx, request: api::v3::Request) -> Outcome<Reply
     let identity = active(&ctx)?;
     let may_publish = ctx.config.room_directory.allow_publication || identity.is_admin;
     if request.visibility == Visibility::Public && !may_publish {
-        return Err(DomainError::forbidden("only administrators may publish rooms on this server"));
+        return Err(DomainError::forbidden(
+            "only administrators may publish rooms on this server",
+        ));
     }
     for user in &request.invite {
         guard::invite(ctx.hub.env(), user).await?;

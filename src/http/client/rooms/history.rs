@@ -36,10 +36,12 @@ pub(super) fn routes(table: &mut Table) {
 async fn event(ctx: Ctx, request: get_room_event::v3::Request) -> Outcome<Reply> {
     let missing = || DomainError::not_found("event not found");
     // Whoever may not read the room learns as little as about an event that does not exist.
-    let reading = Reading::open(&ctx, &request.room_id).await.map_err(|e| match e.errcode() {
-        Some("M_FORBIDDEN") => missing(),
-        _ => e,
-    })?;
+    let reading = Reading::open(&ctx, &request.room_id)
+        .await
+        .map_err(|e| match e.errcode() {
+            Some("M_FORBIDDEN") => missing(),
+            _ => e,
+        })?;
     let event = read::event(ctx.hub.env(), &reading.access, &request.event_id).await?;
     let rendered = reading.render(&[event]).await?;
     Reply::json(&rendered[0])
@@ -88,10 +90,17 @@ async fn members_of_senders(
     };
     let senders: BTreeSet<&str> = events.iter().map(|event| event.pdu.sender.as_str()).collect();
     let kind: Arc<str> = Arc::from("m.room.member");
-    let keys: Vec<StateKey> = senders.into_iter().map(|sender| (kind.clone(), Arc::from(sender))).collect();
+    let keys: Vec<StateKey> = senders
+        .into_iter()
+        .map(|sender| (kind.clone(), Arc::from(sender)))
+        .collect();
     let found = reading.ctx.hub.env().rooms.state_events_at(group, &keys).await?;
     let now = |key: &StateKey| reading.access.room.state_event(&key.0, &key.1).cloned();
-    Ok(keys.iter().zip(found).filter_map(|(key, event)| event.or_else(|| now(key))).collect())
+    Ok(keys
+        .iter()
+        .zip(found)
+        .filter_map(|(key, event)| event.or_else(|| now(key)))
+        .collect())
 }
 
 #[derive(Serialize)]
@@ -117,13 +126,18 @@ async fn context(ctx: Ctx, request: get_context::v3::Request) -> Outcome<Reply> 
     if !matches!(request.filter.lazy_load_options, LazyLoadOptions::Disabled) {
         let needed = |event: &Arc<StoredEvent>| {
             let member = event.pdu.kind == ruma::events::TimelineEventType::RoomMember;
-            !member || shown.iter().any(|shown| event.pdu.state_key.as_deref() == Some(shown.pdu.sender.as_str()))
+            !member
+                || shown
+                    .iter()
+                    .any(|shown| event.pdu.state_key.as_deref() == Some(shown.pdu.sender.as_str()))
         };
         around.state.retain(needed);
     }
     let mut rendered = reading.render(&shown).await?;
     let events_after = rendered.split_off(around.before.events.len() + 1);
-    let event = rendered.pop().ok_or_else(|| DomainError::internal("the event was not rendered"))?;
+    let event = rendered
+        .pop()
+        .ok_or_else(|| DomainError::internal("the event was not rendered"))?;
     Reply::json(&Context {
         start: around.before.end.map(|token| token.to_string()),
         end: around.after.end.map(|token| token.to_string()),
@@ -145,7 +159,10 @@ async fn by_time(ctx: Ctx, request: get_event_by_timestamp::v1::Request) -> Outc
     let backwards = request.dir == Direction::Backward;
     let nid = reading.access.room.nid.0;
     let missing = || DomainError::not_found("there is no event at that time in that direction");
-    let row = env.store.event_near_ts(nid, request.ts.get().into(), backwards, reading.upto().0).await?;
+    let row = env
+        .store
+        .event_near_ts(nid, request.ts.get().into(), backwards, reading.upto().0)
+        .await?;
     let found = env.rooms.decode(vec![row.ok_or_else(missing)?]).await?;
     let seen = filter_visible(&env.rooms, &reading.viewer.user, &reading.access.room, found).await?;
     let event = seen.first().ok_or_else(missing)?;

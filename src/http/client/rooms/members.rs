@@ -30,10 +30,14 @@ pub(super) fn routes(table: &mut Table) {
     table.user::<get_mutual_rooms::unstable::Request, _>(mutual_unstable);
     for version in ["/_matrix/client/r0", "/_matrix/client/v3"] {
         let (of_user, events) = match version {
-            "/_matrix/client/r0" => {
-                ("/_matrix/client/r0/user/{user_id}/rooms", "/_matrix/client/r0/rooms/{room_id}/get_membership_events")
-            }
-            _ => ("/_matrix/client/v3/user/{user_id}/rooms", "/_matrix/client/v3/rooms/{room_id}/get_membership_events"),
+            "/_matrix/client/r0" => (
+                "/_matrix/client/r0/user/{user_id}/rooms",
+                "/_matrix/client/r0/rooms/{room_id}/get_membership_events",
+            ),
+            _ => (
+                "/_matrix/client/v3/user/{user_id}/rooms",
+                "/_matrix/client/v3/rooms/{room_id}/get_membership_events",
+            ),
         };
         table.raw(Method::GET, of_user, Policy::User, rooms_of_user);
         table.raw(Method::POST, events, Policy::User, membership_events);
@@ -51,11 +55,21 @@ async fn members(ctx: Ctx, request: get_member_events::v3::Request) -> Outcome<R
     let upto = at.map_or(reading.upto(), Token::pos);
     let state = read::state_upto(ctx.hub.env(), &reading.access, upto).await?;
     let wanted = |membership: &str| {
-        request.membership.as_ref().is_none_or(|wanted| wanted.as_str() == membership)
-            && request.not_membership.as_ref().is_none_or(|unwanted| unwanted.as_str() != membership)
+        request
+            .membership
+            .as_ref()
+            .is_none_or(|wanted| wanted.as_str() == membership)
+            && request
+                .not_membership
+                .as_ref()
+                .is_none_or(|unwanted| unwanted.as_str() != membership)
     };
-    let members = state.iter().filter(|event| event.pdu.membership().is_some_and(|membership| wanted(&membership)));
-    Reply::json(&Chunk { chunk: reading.render_state(members) })
+    let members = state
+        .iter()
+        .filter(|event| event.pdu.membership().is_some_and(|membership| wanted(&membership)));
+    Reply::json(&Chunk {
+        chunk: reading.render_state(members),
+    })
 }
 
 async fn joined(ctx: Ctx, request: joined_members::v3::Request) -> Outcome<Reply> {
@@ -79,7 +93,13 @@ async fn joined(ctx: Ctx, request: joined_members::v3::Request) -> Outcome<Reply
             continue;
         };
         if content.membership.as_deref() == Some("join") {
-            joined.insert(user, Member { display_name: content.displayname, avatar_url: content.avatar_url });
+            joined.insert(
+                user,
+                Member {
+                    display_name: content.displayname,
+                    avatar_url: content.avatar_url,
+                },
+            );
         }
     }
     Reply::json(&BTreeMap::from([("joined", joined)]))
@@ -87,7 +107,12 @@ async fn joined(ctx: Ctx, request: joined_members::v3::Request) -> Outcome<Reply
 
 /// The user's rooms with the given membership, sorted.
 async fn rooms_with(ctx: &Ctx, user: &UserId, memberships: &[&str]) -> Outcome<Vec<String>> {
-    let rows = ctx.hub.env().store.memberships_of_user(user.as_str(), Some(memberships)).await?;
+    let rows = ctx
+        .hub
+        .env()
+        .store
+        .memberships_of_user(user.as_str(), Some(memberships))
+        .await?;
     let kept = rows.into_iter().filter(|(membership, _)| !membership.forgotten);
     let mut rooms: Vec<String> = kept.map(|(_, room)| room.room_id).collect();
     rooms.sort_unstable();
@@ -105,7 +130,9 @@ async fn shared(ctx: &Ctx, other: &UserId, from: Option<&str>) -> Outcome<Value>
         return Err(DomainError::invalid_param("user_id is your own"));
     }
     let from = match from {
-        Some(text) => text.parse::<usize>().map_err(|_| DomainError::invalid_param("unknown token"))?,
+        Some(text) => text
+            .parse::<usize>()
+            .map_err(|_| DomainError::invalid_param("unknown token"))?,
         None => 0,
     };
     let theirs = rooms_with(ctx, other, &["join"]).await?;
@@ -156,7 +183,13 @@ async fn membership_events(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let mut filter = RoomEventFilter::default();
     filter.types = Some(vec!["m.room.member".to_owned()]);
     let limit = body.limit.unwrap_or(100);
-    let query = PageQuery { from: None, to: None, backwards: true, limit, filter: &filter };
+    let query = PageQuery {
+        from: None,
+        to: None,
+        backwards: true,
+        limit,
+        filter: &filter,
+    };
     let page = read::page(ctx.hub.env(), &reading.access, &query).await?;
     Reply::json(&json!({ "events": reading.render_state(&page.events) }))
 }

@@ -23,7 +23,10 @@ pub(super) fn routes(table: &mut Table) {
         .limit(Class::Join)
         .also("/_matrix/client/r0/rooms/{room_id}/join")
         .also("/_matrix/client/v3/rooms/{room_id}/join");
-    table.user::<knock_room::v3::Request, _>(knock).limit(Class::Join).also("/_matrix/client/r0/knock/{room_id_or_alias}");
+    table
+        .user::<knock_room::v3::Request, _>(knock)
+        .limit(Class::Join)
+        .also("/_matrix/client/r0/knock/{room_id_or_alias}");
     table.guest::<leave_room::v3::Request, _>(leave);
     table.user::<forget_room::v3::Request, _>(forget);
     table.user::<invite_user::v3::Request, _>(invite).limit(Class::Invite);
@@ -53,7 +56,12 @@ async fn knock(ctx: Ctx, request: knock_room::v3::Request) -> Outcome<Reply> {
 /// What somebody does to somebody.
 async fn change(ctx: &Ctx, room_id: &RoomId, target: &UserId, reason: Option<&str>, action: Action) -> Outcome<Reply> {
     let sender = &ctx.user()?.user_id;
-    let change = Change { room_id, sender, target, reason };
+    let change = Change {
+        room_id,
+        sender,
+        target,
+        reason,
+    };
     membership::change(&ctx.hub, &change, action).await?;
     Ok(Reply::empty())
 }
@@ -77,20 +85,48 @@ async fn invite(ctx: Ctx, request: invite_user::v3::Request) -> Outcome<Reply> {
     };
     guard::invite(ctx.hub.env(), &invited.user_id).await?;
     let action = Action::Invite { is_direct: false };
-    change(&ctx, &request.room_id, &invited.user_id, invited.reason.as_deref(), action).await
+    change(
+        &ctx,
+        &request.room_id,
+        &invited.user_id,
+        invited.reason.as_deref(),
+        action,
+    )
+    .await
 }
 
 async fn kick(ctx: Ctx, request: kick_user::v3::Request) -> Outcome<Reply> {
     active(&ctx)?;
-    change(&ctx, &request.room_id, &request.user_id, request.reason.as_deref(), Action::Kick).await
+    change(
+        &ctx,
+        &request.room_id,
+        &request.user_id,
+        request.reason.as_deref(),
+        Action::Kick,
+    )
+    .await
 }
 
 async fn ban(ctx: Ctx, request: ban_user::v3::Request) -> Outcome<Reply> {
     active(&ctx)?;
-    change(&ctx, &request.room_id, &request.user_id, request.reason.as_deref(), Action::Ban).await
+    change(
+        &ctx,
+        &request.room_id,
+        &request.user_id,
+        request.reason.as_deref(),
+        Action::Ban,
+    )
+    .await
 }
 
 async fn unban(ctx: Ctx, request: unban_user::v3::Request) -> Outcome<Reply> {
     active(&ctx)?;
-    change(&ctx, &request.room_id, &request.user_id, request.reason.as_deref(), Action::Unban).await
+    change(
+        &ctx,
+        &request.room_id,
+        &request.user_id,
+        request.reason.as_deref(),
+        Action::Unban,
+    )
+    .await
 }

@@ -40,12 +40,20 @@ pub fn routes(table: &mut Table) {
 /// The user, who may change things.
 fn active(ctx: &Ctx) -> Outcome<&Identity> {
     let identity = ctx.user()?;
-    if identity.is_suspended { Err(suspended()) } else { Ok(identity) }
+    if identity.is_suspended {
+        Err(suspended())
+    } else {
+        Ok(identity)
+    }
 }
 
 /// Spec: client-server API, "Account suspension".
 fn suspended() -> DomainError {
-    DomainError::matrix(403, "M_USER_SUSPENDED", "you cannot do this while your account is suspended")
+    DomainError::matrix(
+        403,
+        "M_USER_SUSPENDED",
+        "you cannot do this while your account is suspended",
+    )
 }
 
 /// Whether a room exists is no outsider's business.
@@ -85,7 +93,12 @@ impl<'a> Reading<'a> {
         let access = read::access(env, &identity.user_id, room_id).await?;
         let view = load::view(env, &identity.user_id).await?;
         let ignored = view.map(|view| view.ignored.clone()).unwrap_or_default();
-        Ok(Self { ctx, viewer: viewer(ctx, identity), access, ignored })
+        Ok(Self {
+            ctx,
+            viewer: viewer(ctx, identity),
+            access,
+            ignored,
+        })
     }
 
     /// Leaves out what users sent whom the reader ignores; state stays.

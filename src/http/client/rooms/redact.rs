@@ -30,14 +30,23 @@ pub(super) fn routes(table: &mut Table) {
             "/_matrix/client/r0/rooms/{room_id}/redact/{event_id}",
             "/_matrix/client/v3/rooms/{room_id}/redact/{event_id}",
         ] {
-            table.raw(method.clone(), path, Policy::User, redact_without_txn).limit(Class::Message);
+            table
+                .raw(method.clone(), path, Policy::User, redact_without_txn)
+                .limit(Class::Message);
         }
     }
 }
 
 async fn redact(ctx: Ctx, request: redact_event::v3::Request) -> Outcome<Reply> {
     let reason = request.reason.as_deref();
-    prune(&ctx, &request.room_id, &request.event_id, request.txn_id.to_string(), reason).await
+    prune(
+        &ctx,
+        &request.room_id,
+        &request.event_id,
+        request.txn_id.to_string(),
+        reason,
+    )
+    .await
 }
 
 /// The API reference beside the specification has no transaction id: one is made of what a retry repeats.
@@ -93,5 +102,9 @@ pub(super) async fn own_only(ctx: &Ctx, content: &RawValue) -> Outcome<()> {
 async fn own_event(ctx: &Ctx, target: &EventId) -> Outcome<()> {
     let user = &ctx.user()?.user_id;
     let event = ctx.hub.env().rooms.event_by_id(target).await?;
-    if event.is_some_and(|event| event.pdu.sender == *user) { Ok(()) } else { Err(suspended()) }
+    if event.is_some_and(|event| event.pdu.sender == *user) {
+        Ok(())
+    } else {
+        Err(suspended())
+    }
 }

@@ -20,14 +20,21 @@ use crate::http::reply::Reply;
 use crate::http::ruma::require_object;
 
 pub(super) fn routes(table: &mut Table) {
-    table.guest::<send_message_event::v3::Request, _>(send).limit(Class::Message);
+    table
+        .guest::<send_message_event::v3::Request, _>(send)
+        .limit(Class::Message);
     table
         .guest::<send_state_event::v3::Request, _>(set_state)
         .limit(Class::Message)
         .also("/_matrix/client/r0/rooms/{room_id}/state/{event_type}")
         .also("/_matrix/client/v3/rooms/{room_id}/state/{event_type}");
-    for path in ["/_matrix/client/r0/rooms/{room_id}/state/{event_type}", "/_matrix/client/v3/rooms/{room_id}/state/{event_type}"] {
-        table.raw(Method::POST, path, Policy::Guest, post_state).limit(Class::Message);
+    for path in [
+        "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
+        "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
+    ] {
+        table
+            .raw(Method::POST, path, Policy::Guest, post_state)
+            .limit(Class::Message);
     }
 }
 
@@ -79,7 +86,13 @@ async fn put_state(
 ) -> Outcome<OwnedEventId> {
     let identity = super::active(ctx)?;
     super::require_room(ctx, room_id).await?;
-    let ask = guard::StateAsk { sender: &identity.user_id, is_guest: identity.is_guest, room_id, kind, state_key };
+    let ask = guard::StateAsk {
+        sender: &identity.user_id,
+        is_guest: identity.is_guest,
+        room_id,
+        kind,
+        state_key,
+    };
     guard::state(&ctx.hub, &ask, &content).await?;
     let mut draft = Draft::state(identity.user_id.clone(), kind, state_key, content);
     draft.origin_server_ts = chosen_time(identity, time);
@@ -101,5 +114,9 @@ async fn post_state(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let content: Box<RawValue> =
         serde_json::from_slice(body).map_err(|e| DomainError::not_json(format!("not JSON: {e}")))?;
     let event_id = put_state(&ctx, (&room_id, kind, ""), content, None).await?;
-    Reply::json(&Answer { event_id, r#type: kind, state_key: "" })
+    Reply::json(&Answer {
+        event_id,
+        r#type: kind,
+        state_key: "",
+    })
 }
