@@ -99,8 +99,13 @@ impl<M: Managed> Supervisor<M> {
             // Its death notice is on the way; should it be lost, this is the second detector.
             Stage::Live { .. } => {
                 let generation = entry.generation;
-                item.fail(DomainError::unavailable("the actor failed"));
-                self.down(&key, generation, "its mailbox closed".to_owned(), me);
+                self.down(
+                    &key,
+                    generation,
+                    "its mailbox closed".to_owned(),
+                    VecDeque::from([item]),
+                    me,
+                );
             }
             Stage::Loading { buffer, .. } | Stage::Passivating { buffer, .. } => buffer.push_back(item),
             Stage::Backoff { until, buffer } => {

@@ -37,7 +37,7 @@ pub(super) enum Ending {
     No,
     /// Finish the queue, then stop.
     WhenDone,
-    /// The state is in doubt: run nothing, wait for the supervisor's last message.
+    /// The state is in doubt, or a batch panicked: run nothing, wait for the supervisor's last message.
     Frozen,
 }
 
@@ -150,7 +150,7 @@ impl<M: Managed> Handler<BatchDone<M>> for Child<M> {
             BatchOutcome::Reload => self.freeze(ctx),
             BatchOutcome::Panicked(text) => {
                 self.notice.panic = Some(text);
-                ctx.stop();
+                self.freeze(ctx);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use actix::{Actor, Addr};
 use futures_util::FutureExt;
@@ -93,10 +94,11 @@ impl<M: Managed> Supervisor<M> {
             LoadOutcome::Absent if again => self.begin_load(Arc::clone(key), me),
             LoadOutcome::Absent => self.nothing_there(key, me),
             LoadOutcome::Failed(error) => {
-                fail_all(entry.take_buffer(), &error);
+                let buffer = entry.take_buffer();
                 self.remove(key);
+                fail_all(buffer, &error);
             }
-            LoadOutcome::Panicked(text) => self.down(key, generation, text, me),
+            LoadOutcome::Panicked(text) => self.down(key, generation, text, VecDeque::new(), me),
         }
     }
 
@@ -106,6 +108,7 @@ impl<M: Managed> Supervisor<M> {
             return;
         };
         let mut buffer = entry.take_buffer();
+        let mut refused = Vec::new();
         while let Some(item) = buffer.pop_front() {
             let env = &self.shared.env;
             let fresh = || M::fresh(env, key, &item.command).map(Start::of);
@@ -113,15 +116,17 @@ impl<M: Managed> Supervisor<M> {
             match catch_unwind(AssertUnwindSafe(fresh)) {
                 Ok(Some(start)) if item.creates => {
                     buffer.push_front(item);
-                    return self.spawn_child(key, start, buffer, me);
+                    self.spawn_child(key, start, buffer, me);
+                    return refuse_all(key, refused);
                 }
-                Ok(_) => answer_absent(key, Missing::Unknown, item),
+                Ok(_) => refused.push(item),
                 Err(panic) => item.fail(DomainError::internal(format!("creating: {}", panic_text(&*panic)))),
             }
         }
         let until = self.now() + self.shared.settings.negative;
         self.absent.put(Arc::clone(key), until);
         self.remove(key);
+        refuse_all(key, refused);
     }
 
     fn spawn_child(&mut self, key: &Arc<str>, start: Start<M>, mut queue: VecDeque<Item<M>>, me: &Addr<Self>) {
@@ -179,10 +184,10 @@ impl<M: Managed> Supervisor<M> {
             .peek_mut(&*key)
             .filter(|entry| entry.generation == generation)
         else {
-            return fail_all(leftover, &DomainError::unavailable("the actor failed"));
+            return fail_all(leftover, &failed());
         };
         if let Some(text) = panic {
-            return self.down(&key, generation, text, me);
+            return self.down(&key, generation, text, leftover, me);
         }
         if matches!(entry.stage(), Stage::Passivating { evicting: true, .. }) {
             self.lane.passivated.fetch_add(1, Relaxed);
@@ -215,8 +220,15 @@ impl<M: Managed> Supervisor<M> {
         self.begin_load(Arc::clone(key), me);
     }
 
-    /// A child, or a load, panicked. What it was running is lost and answered; what waits here, waits on.
-    pub(super) fn down(&mut self, key: &Arc<str>, generation: u64, text: String, me: &Addr<Self>) {
+    /// A child, or a load, panicked. What it was running is lost and answered; what had not begun waits for the next child.
+    pub(super) fn down(
+        &mut self,
+        key: &Arc<str>,
+        generation: u64,
+        text: String,
+        leftover: VecDeque<Item<M>>,
+        me: &Addr<Self>,
+    ) {
         let (now, next) = (self.now(), self.next_generation());
         let chance = self.shared.fabric.rng.below(1_001);
         let Some(entry) = self
@@ -224,7 +236,7 @@ impl<M: Managed> Supervisor<M> {
             .peek_mut(&**key)
             .filter(|entry| entry.generation == generation)
         else {
-            return;
+            return fail_all(leftover, &failed());
         };
         // Its death is dealt with: a second notice of it means nothing.
         entry.generation = next;
@@ -239,16 +251,15 @@ impl<M: Managed> Supervisor<M> {
             // The asker may be gone.
             let _ = asked.send(Passivation::NotLive);
         }
+        let mut buffer = leftover;
+        buffer.append(&mut entry.take_buffer());
         match verdict {
-            Verdict::Pause(pause) => self.pause(key, next, pause, me),
+            Verdict::Pause(pause) => self.pause(key, pause, buffer, me),
             Verdict::Quarantine(time) => {
                 self.lane.quarantined.fetch_add(1, Relaxed);
                 metrics::counter!("synapse_actor_quarantine_alarms_total", "kind" => M::KIND.as_str()).increment(1);
-                fail_all(
-                    entry.take_buffer(),
-                    &DomainError::unavailable("the actor failed too often"),
-                );
                 entry.set_stage(Stage::Quarantined { until: now + time });
+                fail_all(buffer, &failed());
             }
         }
         if self.draining.is_some() {
@@ -256,19 +267,18 @@ impl<M: Managed> Supervisor<M> {
         }
     }
 
-    fn pause(&mut self, key: &Arc<str>, generation: u64, pause: std::time::Duration, me: &Addr<Self>) {
+    fn pause(&mut self, key: &Arc<str>, pause: Duration, mut buffer: VecDeque<Item<M>>, me: &Addr<Self>) {
         let until = self.now() + pause;
         let Some(entry) = self.entries.peek_mut(&**key) else {
             return;
         };
-        let mut buffer = entry.take_buffer();
+        let generation = entry.generation;
+        let mut refused = VecDeque::new();
         if pause > self.shared.settings.hold {
-            fail_all(
-                std::mem::take(&mut buffer),
-                &DomainError::unavailable("the actor failed"),
-            );
+            refused.append(&mut buffer);
         }
         entry.set_stage(Stage::Backoff { until, buffer });
+        fail_all(refused, &failed());
         // Not a future of this actor's context: every wake-up would poll them all.
         let (key, supervisor) = (Arc::clone(key), me.clone());
         self.shared.fabric.io.spawn(async move {
@@ -295,6 +305,16 @@ impl<M: Managed> Supervisor<M> {
             self.reload(key, queue, me);
         }
     }
+}
+
+fn refuse_all<M: Managed>(key: &str, items: Vec<Item<M>>) {
+    items
+        .into_iter()
+        .for_each(|item| answer_absent(key, Missing::Unknown, item));
+}
+
+fn failed() -> DomainError {
+    DomainError::unavailable("the actor failed")
 }
 
 /// Waits for whatever still runs under the key, then reads its state.

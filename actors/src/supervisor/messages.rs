@@ -135,7 +135,7 @@ message! {
     Wake { key: Arc<str>, generation: u64 }
     /// Child → supervisor: not idle, keep me.
     Busy { key: Arc<str>, generation: u64 }
-    /// Child → supervisor: my state is in doubt, end me.
+    /// Child → supervisor: my state is in doubt or a batch panicked, end me.
     Frozen { key: Arc<str>, generation: u64 }
     /// A child's last breath → supervisor.
     ChildDown { key: Arc<str>, generation: u64, panic: Option<String>, leftover: VecDeque<Item<M>> }

@@ -13,6 +13,8 @@ mod lifecycle;
 mod managed;
 mod messages;
 mod passivate;
+#[cfg(test)]
+mod tests;
 mod watchdog;
 
 use std::any::Any;
