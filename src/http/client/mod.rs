@@ -5,6 +5,7 @@ mod devices;
 mod login;
 mod register;
 mod rooms;
+mod sync;
 pub mod tokens;
 pub mod uia;
 pub mod versions;
@@ -18,5 +19,6 @@ pub fn routes(table: &mut Table) {
     login::routes(table);
     register::routes(table);
     rooms::routes(table);
+    sync::routes(table);
     versions::routes(table);
 }

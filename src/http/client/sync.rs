@@ -1,0 +1,104 @@
+//! `/sync` (client-server API, "Syncing") with its long poll.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::error::{DomainError, Outcome};
+use actors::session::inbox::acknowledge;
+use actors::session::lease::Lease;
+use actors::session::load::view;
+use actors::session::sync::{SyncArgs, compute};
+use actors::stream::token::SyncToken;
+use entities::ids::StreamPos;
+use ruma::api::client::filter::FilterDefinition;
+use ruma::api::client::sync::sync_events::v3;
+use ruma::{DeviceId, UserId};
+
+use crate::http::context::Ctx;
+use crate::http::endpoint::Table;
+use crate::http::reply::Reply;
+
+/// The longest a request is held, whatever the client asks for.
+const MAX_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Registers the chapter.
+pub fn routes(table: &mut Table) {
+    table.guest::<v3::Request, _>(sync).long_poll();
+}
+
+async fn sync(ctx: Ctx, request: v3::Request) -> Outcome<Reply> {
+    let identity = ctx.user()?;
+    let env = ctx.hub.env();
+    let (user, device) = (identity.user_id.clone(), identity.device_id.clone());
+    let since = request.since.as_deref().map(SyncToken::parse).transpose()?;
+    let since = since.map(|token| clamp(token, env.visible()));
+    let filter = resolve(request.filter)?;
+    let args = SyncArgs {
+        user: user.clone(),
+        device: device.clone(),
+        since: since.map(|token| token.pos),
+        inbox_since: since.map_or(StreamPos(0), |token| token.inbox),
+        filter,
+        full_state: request.full_state,
+        use_state_after: request.use_state_after,
+    };
+    if let Some(token) = since {
+        acknowledge(env, &user, &device, token.inbox);
+    }
+    // Where there is nothing to wait for (a first sync, a full one), the answer comes at once.
+    let timeout = if since.is_none() || request.full_state {
+        None
+    } else {
+        request.timeout
+    };
+    wait(&ctx, &args, timeout.unwrap_or_default().min(MAX_TIMEOUT)).await
+}
+
+/// A token from the future belongs to a database that was restored from a backup.
+fn clamp(token: SyncToken, visible: StreamPos) -> SyncToken {
+    if token.pos > visible {
+        tracing::warn!(token = token.pos.0, visible = visible.0, "sync token from the future");
+    }
+    SyncToken {
+        pos: token.pos.min(visible),
+        inbox: token.inbox.min(visible),
+    }
+}
+
+async fn wait(ctx: &Ctx, args: &SyncArgs, timeout: Duration) -> Outcome<Reply> {
+    let env = ctx.hub.env();
+    let feed = env.feeds.open(&args.user, env.clock.now_ms());
+    let mut wake = feed.subscribe();
+    let mut lease = env.leases.take(&args.user, &args.device);
+    let deadline = tokio::time::Instant::now() + timeout;
+    loop {
+        wake.borrow_and_update();
+        let view = view(env, &args.user)
+            .await?
+            .ok_or_else(|| unknown(&args.user, &args.device))?;
+        let upto = env.visible();
+        let response = compute(env, args, &view, &feed, upto).await?;
+        let expired = tokio::time::Instant::now() >= deadline;
+        if !response.is_empty() || expired || lease.is_over() || ctx.hub.is_draining() {
+            return Reply::json(&response);
+        }
+        let Lease { ended, .. } = &mut lease;
+        tokio::select! {
+            _ = wake.changed() => {}
+            _ = ended.changed() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    }
+}
+
+fn unknown(user: &UserId, device: &DeviceId) -> DomainError {
+    DomainError::unknown_token(format!("{user} {device} is no more"))
+}
+
+fn resolve(filter: Option<v3::Filter>) -> Outcome<Arc<FilterDefinition>> {
+    match filter {
+        None => Ok(Arc::default()),
+        Some(v3::Filter::FilterDefinition(filter)) => Ok(Arc::new(filter)),
+        Some(_) => Err(DomainError::invalid_param("unknown filter")),
+    }
+}
