@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::client::{AnswerExt, PASSWORD, User};
+use crate::common::client::{AnswerExt, PASSWORD, User, encode, text};
 
 fn password_auth(challenge: &Value, user: &str, password: &str) -> Value {
     json!({
@@ -93,5 +93,17 @@ both_databases! {
         for path in ["register/email/requestToken", "account/password/email/requestToken", "account/3pid/email/requestToken"] {
             server.client.post(path, email.clone()).await.refused(403, "M_THREEPID_DENIED");
         }
+    }
+
+    async fn an_openid_token_tells_who_somebody_is(server) {
+        let alice = server.register("alice").await;
+        let path = |user: &str| format!("user/{}/openid/request_token", encode(user));
+        let token = alice.post(&path(&alice.user_id), json!({})).await.ok();
+        assert_eq!((&token["token_type"], &token["matrix_server_name"]), (&json!("Bearer"), &json!("localhost")));
+        let info = "/_matrix/federation/v1/openid/userinfo?access_token=";
+        let found = server.client.get(&format!("{info}{}", text(&token, "access_token"))).await.ok();
+        assert_eq!(found, json!({ "sub": alice.user_id }));
+        server.client.get(&format!("{info}guessed")).await.refused(401, "M_UNKNOWN_TOKEN");
+        alice.post(&path("@bob:localhost"), json!({})).await.refused(403, "M_FORBIDDEN");
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::uia::{fix_auth, own_account};
 use crate::http::context::Ctx;
 use crate::http::endpoint::Table;
+use crate::http::limits::Class;
 use crate::http::reply::Reply;
 
 /// Registers the chapter.
@@ -15,8 +16,9 @@ pub fn routes(t: &mut Table) {
     t.guest(list);
     t.guest(get);
     t.guest(rename);
-    t.user(delete_one).fix(fix_auth);
-    t.user(delete_many).fix(fix_auth);
+    // They take passwords.
+    t.user(delete_one).limit(Class::Login).fix(fix_auth);
+    t.user(delete_many).limit(Class::Login).fix(fix_auth);
 }
 
 fn shown(row: &device::Model) -> Value {

@@ -29,7 +29,7 @@ pub fn routes(t: &mut Table) {
     t.user(get_token).limit(Class::Login).fix(fix_auth);
     t.guest(log_out);
     t.guest(log_out_all);
-    t.open(refresh).also("/_matrix/client/r0/refresh").limit(Class::Login);
+    t.open(refresh).also("/_matrix/client/r0/refresh");
 }
 
 async fn login_types(_ctx: Ctx, _request: get_login_types::v3::Request) -> Outcome<Reply> {

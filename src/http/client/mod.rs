@@ -3,6 +3,7 @@
 mod account;
 mod devices;
 mod login;
+mod openid;
 mod register;
 mod rooms;
 mod sync;
@@ -17,6 +18,7 @@ pub fn routes(table: &mut Table) {
     account::routes(table);
     devices::routes(table);
     login::routes(table);
+    openid::routes(table);
     register::routes(table);
     rooms::routes(table);
     sync::routes(table);
