@@ -7,7 +7,7 @@ use actors::clock::Clock;
 use actors::rng::Rng;
 use actors::session::{account, localpart, password};
 use entities::error::StoreError;
-use entities::{profile_field, user};
+use entities::user;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use ruma::OwnedUserId;
 use serde::Deserialize;
@@ -189,12 +189,7 @@ async fn in_database(config: &Config, user: &NewUser) -> Result<(), Failure> {
         suspended: false,
         created_ts: Clock::system().now_ms(),
     };
-    let display_name = profile_field::Model {
-        user_id: user.id.to_string(),
-        name: "displayname".to_owned(),
-        value: json!(user.id.localpart()).to_string(),
-    };
-    let made = store.create_user(&row, &[display_name], None).await;
+    let made = store.create_user(&row, &[], None).await;
     let closed = store.close().await;
     match made {
         Err(StoreError::Duplicate(_)) => return Err(failed(&account::taken())),
