@@ -117,7 +117,8 @@ async fn find(
         Err(_) => RoomId::parse(target.as_str()).map_err(|e| DomainError::invalid_param(format!("room id: {e}")))?,
     };
     let room = hub.rooms().view(&room_id).await?;
-    let here = room.filter(|room| room.joined_servers.contains(&env.server_name) || room.invited_count > 0);
+    // Where nobody is left on any server, what this one knows of the room is all there is.
+    let here = room.filter(|room| room.joined_servers.is_empty() || room.joined_servers.contains(&env.server_name));
     let elsewhere = || match room_id.server_name() {
         Some(server) if server != env.server_name => true,
         _ => via.iter().any(|server| *server != env.server_name),

@@ -38,3 +38,6 @@ pub async fn profiles(env: &Env, users: &[OwnedUserId]) -> Outcome<HashMap<Owned
 pub fn not_federated(what: &str) -> DomainError {
     DomainError::unknown(format!("{what}: federation is not served yet"))
 }
+
+#[cfg(test)]
+mod tests;
