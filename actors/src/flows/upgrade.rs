@@ -69,13 +69,8 @@ pub async fn upgrade(
         now: env.clock.now_ms(),
         origin: &origin(env),
     })?;
-    let creators = additional_creators.iter().cloned().chain([creator.clone()]).collect();
-    furnish(
-        &mut new,
-        &old,
-        &creator,
-        &Levels::of(&old, &power, &new_rules, creators),
-    );
+    let levels = Levels::of(&old, &power, &new_rules, &creator, additional_creators);
+    furnish(&mut new, &old, &creator, &levels);
     let new_id = super::create_room::commit(hub, new).await?;
     retire(hub, &old, user, &new_id).await?;
     Ok(new_id)
@@ -108,62 +103,60 @@ struct Levels {
 }
 
 impl Levels {
-    fn of(old: &RoomSnapshot, power: &Power, rules: &RoomVersionRules, creators: Vec<OwnedUserId>) -> Self {
+    fn of(
+        old: &RoomSnapshot,
+        power: &Power,
+        rules: &RoomVersionRules,
+        creator: &UserId,
+        additional_creators: &[OwnedUserId],
+    ) -> Self {
         let mut last: Object = content(old, "m.room.power_levels").unwrap_or_default();
-        let top = highest(&Value::Object(last.clone())).max(100);
-        let mut users = match last.remove("users") {
-            Some(Value::Object(users)) => users,
-            _ => Map::new(),
-        };
+        let top = last.values().map(highest).max().unwrap_or(0).max(100);
+        let mut users = member_object(&mut last, "users");
         if rules.authorization.explicitly_privilege_room_creators {
-            creators.iter().for_each(|creator| drop(users.remove(creator.as_str())));
-            let events = last.entry("events").or_insert_with(|| json!({}));
-            let state_default = level(&Value::Object(Map::new()), 50);
-            if level(&events["m.room.tombstone"], 0) <= state_default {
-                events["m.room.tombstone"] = 150.into();
+            users.remove(creator.as_str());
+            additional_creators.iter().for_each(|creator| drop(users.remove(creator.as_str())));
+            let mut events = member_object(&mut last, "events");
+            let state_default = level(last.get("state_default"), 50);
+            if level(events.get("m.room.tombstone"), 0) <= state_default {
+                events.insert("m.room.tombstone".to_owned(), (state_default + 1).max(150).into());
             }
-            last.insert("users".to_owned(), Value::Object(users));
-            return Self {
-                first: Value::Object(last),
-                last: None,
-            };
+            last.insert("events".to_owned(), events.into());
+            last.insert("users".to_owned(), users.into());
+            return Self { first: last.into(), last: None };
         }
         if old.rules.authorization.explicitly_privilege_room_creators {
             // Those who stood above all numbers get the highest one.
-            power
-                .creators()
-                .iter()
-                .for_each(|creator| drop(users.insert(creator.to_string(), top.into())));
+            power.creators().iter().for_each(|creator| drop(users.insert(creator.to_string(), top.into())));
         }
-        let mut first_users = users.clone();
-        creators
-            .iter()
-            .take(creators.len())
-            .last()
-            .into_iter()
-            .for_each(|creator| {
-                first_users.insert(creator.to_string(), top.into());
-            });
-        last.insert("users".to_owned(), Value::Object(users));
+        // Whoever sets the levels needs the highest of them until everything is in place.
         let mut first = last.clone();
-        first.insert("users".to_owned(), Value::Object(first_users));
+        let mut first_users = users.clone();
+        first_users.insert(creator.to_string(), top.into());
+        first.insert("users".to_owned(), first_users.into());
+        last.insert("users".to_owned(), users.into());
         let changed = first != last;
-        Self {
-            first: Value::Object(first),
-            last: changed.then_some(Value::Object(last)),
-        }
+        Self { first: first.into(), last: changed.then(|| last.into()) }
     }
 }
 
-fn level(value: &Value, default: i64) -> i64 {
-    value.as_i64().unwrap_or(default)
+/// Takes a member that should be an object; an empty one where it is not.
+fn member_object(levels: &mut Object, name: &str) -> Object {
+    match levels.remove(name) {
+        Some(Value::Object(members)) => members,
+        _ => Object::new(),
+    }
+}
+
+fn level(value: Option<&Value>, default: i64) -> i64 {
+    value.and_then(Value::as_i64).unwrap_or(default)
 }
 
 /// The highest number anywhere in the power levels.
 fn highest(value: &Value) -> i64 {
     match value {
         Value::Object(members) => members.values().map(highest).max().unwrap_or(0),
-        other => level(other, 0),
+        other => level(Some(other), 0),
     }
 }
 
@@ -208,9 +201,9 @@ async fn retire(hub: &Hub, old: &RoomSnapshot, user: &UserId, new_id: &RoomId) -
         .await?;
     move_names(hub, old, user, new_id).await?;
     let mut levels: Object = content(old, "m.room.power_levels").unwrap_or_default();
-    let quiet = (level(levels.get("users_default").unwrap_or(&Value::Null), 0) + 1).max(50);
+    let quiet = (level(levels.get("users_default"), 0) + 1).max(50);
     for name in ["events_default", "invite"] {
-        let standing = level(levels.get(name).unwrap_or(&Value::Null), 0);
+        let standing = level(levels.get(name), 0);
         levels.insert(name.to_owned(), standing.max(quiet).into());
     }
     let levels = Draft::state(

@@ -139,10 +139,10 @@ async fn branches(env: Arc<Env>, version: &str) {
     // Both sides go on without knowing of each other.
     world.local(topic("here")).await;
     let there = world.text(&[&fork], "there");
-    assert_eq!(world.ingest(&[there.clone()]).await, [Verdict::Accepted]);
+    assert_eq!(world.ingest(std::slice::from_ref(&there)).await, [Verdict::Accepted]);
     assert_eq!(world.room.extremities.len(), 2, "{version}");
     assert_eq!(world.topic(), "here");
-    assert_eq!(world.ingest(&[there.clone()]).await, [Verdict::Duplicate]);
+    assert_eq!(world.ingest(std::slice::from_ref(&there)).await, [Verdict::Duplicate]);
     // A local event joins the branches …
     let merge = world
         .local(Draft::message(user("alice"), "m.room.message", raw(&json!({})), None))
@@ -151,7 +151,7 @@ async fn branches(env: Arc<Env>, version: &str) {
     assert_eq!(world.room.extremities.len(), 1);
     // … and one from elsewhere that follows it is the only head.
     let next = world.text(&[&merge], "next");
-    assert_eq!(world.ingest(&[next.clone()]).await, [Verdict::Accepted]);
+    assert_eq!(world.ingest(std::slice::from_ref(&next)).await, [Verdict::Accepted]);
     assert_eq!(*world.room.extremities[0].event_id, *next.event_id);
 }
 
@@ -190,12 +190,12 @@ async fn conflicting_state_is_resolved() {
         );
         world.local(topic("ours")).await;
         // Their clock stands at the beginning of time, so ours is the later one.
-        assert_eq!(world.ingest(&[theirs.clone()]).await, [Verdict::Accepted]);
+        assert_eq!(world.ingest(std::slice::from_ref(&theirs)).await, [Verdict::Accepted]);
         assert_eq!(world.room.extremities.len(), 2);
         assert_eq!(world.topic(), "ours");
         // On top of their branch alone, their topic is the state before.
         let after = world.text(&[&theirs], "after");
-        assert_eq!(world.ingest(&[after.clone()]).await, [Verdict::Accepted]);
+        assert_eq!(world.ingest(std::slice::from_ref(&after)).await, [Verdict::Accepted]);
         let stored = world.room.timeline.last().expect("there").clone();
         let before = world
             .env
@@ -220,7 +220,7 @@ async fn late_events_of_the_banned_are_not_shown() {
             .local(Draft::state(user("alice"), "m.room.member", "@yves:y", raw(&ban)))
             .await;
         let pos = world.room.pos;
-        assert_eq!(world.ingest(&[late.clone()]).await, [Verdict::SoftFailed]);
+        assert_eq!(world.ingest(std::slice::from_ref(&late)).await, [Verdict::SoftFailed]);
         assert_eq!((world.room.pos, world.room.extremities.len()), (pos, 1));
         let stored = world
             .env
@@ -232,7 +232,7 @@ async fn late_events_of_the_banned_are_not_shown() {
         assert_eq!((stored.status, stored.pos), (Status::SoftFailed, None));
         // After the ban nothing of theirs is even valid.
         let never = world.text(&[&ban], "let me in");
-        assert!(matches!(world.ingest(&[never.clone()]).await[0], Verdict::Rejected(_)));
+        assert!(matches!(world.ingest(std::slice::from_ref(&never)).await[0], Verdict::Rejected(_)));
         assert_eq!(world.ingest(&[never]).await, [Verdict::Duplicate]);
         assert_eq!(world.room.joined_servers.len(), 1);
     })
@@ -247,9 +247,9 @@ async fn unknown_parents_are_asked_for() {
         let first = world.text(&[&fork], "1");
         let second = world.text(&[&first], "2");
         let missing = Verdict::Missing(vec![first.event_id.clone()]);
-        assert_eq!(world.ingest(&[second.clone()]).await, [missing.clone()]);
+        assert_eq!(world.ingest(std::slice::from_ref(&second)).await, std::slice::from_ref(&missing));
         // An outlier has no state, so it is no parent.
-        assert_eq!(world.ingest_with(&[second.clone()], &[first.clone()]).await, [missing]);
+        assert_eq!(world.ingest_with(std::slice::from_ref(&second), std::slice::from_ref(&first)).await, [missing]);
         let stored = world
             .env
             .rooms
