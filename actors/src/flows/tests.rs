@@ -24,7 +24,10 @@ use crate::supervisor::Arbiters;
 
 /// Runs a test against a hub on a fresh database of each kind.
 fn with_hub<F: Future<Output = ()> + Send + 'static>(test: impl Fn(Arc<Hub>) -> F + Send + Sync + 'static) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let runtime = Arc::new(runtime.expect("a runtime"));
     let system = actix_rt::System::with_tokio_rt(|| runtime.clone());
     let test = Arc::new(test);
@@ -63,7 +66,9 @@ fn raw(value: &Value) -> Box<serde_json::value::RawValue> {
 async fn made(hub: &Hub, more: Value) -> Outcome<OwnedRoomId> {
     let mut request = Request::new();
     request.preset = more["preset"].as_str().map(Into::into);
-    request.room_version = more["room_version"].as_str().map(|version| version.try_into().expect("a version"));
+    request.room_version = more["room_version"]
+        .as_str()
+        .map(|version| version.try_into().expect("a version"));
     request.room_alias_name = more["room_alias_name"].as_str().map(str::to_owned);
     request.name = more["name"].as_str().map(str::to_owned);
     if more["visibility"] == "public" {
@@ -73,12 +78,20 @@ async fn made(hub: &Hub, more: Value) -> Outcome<OwnedRoomId> {
 }
 
 async fn joined(hub: &Hub, name: &str, target: &str) -> Outcome<OwnedRoomId> {
-    join(hub, &user(name), <&RoomOrAliasId>::try_from(target).expect("an id or alias"), &[], None).await
+    join(
+        hub,
+        &user(name),
+        <&RoomOrAliasId>::try_from(target).expect("an id or alias"),
+        &[],
+        None,
+    )
+    .await
 }
 
 async fn state(hub: &Hub, room: &OwnedRoomId, kind: &str) -> Value {
     let room = hub.rooms().existing(room).await.expect("there");
-    room.state_event(kind, "").map_or(Value::Null, |event| event.pdu.content_as().expect("an object"))
+    room.state_event(kind, "")
+        .map_or(Value::Null, |event| event.pdu.content_as().expect("an object"))
 }
 
 fn text(name: &str, body: &str) -> Draft {
@@ -104,17 +117,40 @@ fn rooms_are_made_found_joined_and_left() {
         assert_eq!(state(&hub, &room, "m.room.canonical_alias").await["alias"], "#cats:x");
         let feed = hub.env().feeds.open(&user("bob"), 0);
         let since = hub.env().visible();
-        let sent = hub.rooms().append(&room, Append { drafts: vec![text("alice", "hi")] }).await.expect("sent");
+        let sent = hub
+            .rooms()
+            .append(
+                &room,
+                Append {
+                    drafts: vec![text("alice", "hi")],
+                },
+            )
+            .await
+            .expect("sent");
         let changes = feed.changes(since, hub.env().visible()).expect("covered");
-        assert_eq!(changes.rooms.values().map(|change| change.event_pos).max(), Some(sent.pos));
+        assert_eq!(
+            changes.rooms.values().map(|change| change.event_pos).max(),
+            Some(sent.pos)
+        );
         let bob = user("bob");
         assert_eq!(code(hub.rooms().forget(&room, &bob).await), "M_UNKNOWN");
-        let leave = Change { room_id: &room, sender: &bob, target: &bob, reason: Some("bye") };
+        let leave = Change {
+            room_id: &room,
+            sender: &bob,
+            target: &bob,
+            reason: Some("bye"),
+        };
         change(&hub, &leave, Action::Leave).await.expect("left");
         assert_eq!(code(hub.rooms().send(&room, text("bob", "hi")).await), "M_FORBIDDEN");
         hub.rooms().forget(&room, &bob).await.expect("forgotten");
         let nid = hub.rooms().existing(&room).await.expect("there").nid.0;
-        let row = hub.env().store.membership(nid, "@bob:x").await.expect("readable").expect("there");
+        let row = hub
+            .env()
+            .store
+            .membership(nid, "@bob:x")
+            .await
+            .expect("readable")
+            .expect("there");
         assert!(row.forgotten && row.membership == "leave");
     });
 }
@@ -141,8 +177,15 @@ fn concurrent_writers_are_all_heard_once() {
         assert_eq!((ids.len(), distinct.len()), (100, 100));
         let view = hub.rooms().existing(&room).await.expect("there");
         assert_eq!(view.extremities.len(), 1);
-        let all = hub.env().rooms.timeline_range(view.nid, None, None, 500, false).await.expect("readable");
-        let heads = all.windows(2).all(|pair| pair[1].pdu.prev_events == [pair[0].pdu.event_id.clone()]);
+        let all = hub
+            .env()
+            .rooms
+            .timeline_range(view.nid, None, None, 500, false)
+            .await
+            .expect("readable");
+        let heads = all
+            .windows(2)
+            .all(|pair| pair[1].pdu.prev_events == [pair[0].pdu.event_id.clone()]);
         assert!(heads, "one line of events");
     });
 }
@@ -154,7 +197,10 @@ fn members_of_one_room_may_join_another() {
         let inner = made(&hub, json!({ "preset": "private_chat" })).await.expect("made");
         let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
         let rules = raw(&json!({ "join_rule": "restricted", "allow": allow }));
-        hub.rooms().send(&inner, Draft::state(user("alice"), "m.room.join_rules", "", rules)).await.expect("sent");
+        hub.rooms()
+            .send(&inner, Draft::state(user("alice"), "m.room.join_rules", "", rules))
+            .await
+            .expect("sent");
         assert_eq!(code(joined(&hub, "bob", inner.as_str()).await), "M_FORBIDDEN");
         joined(&hub, "bob", club.as_str()).await.expect("public");
         joined(&hub, "bob", inner.as_str()).await.expect("a member of the club");
@@ -172,22 +218,39 @@ fn upgrades_carry_the_room_over() {
             let old = made(&hub, wish).await.expect("made");
             joined(&hub, "bob", old.as_str()).await.expect("public");
             let (alice, bob, eve) = (user("alice"), user("bob"), user("eve"));
-            let ban = Change { room_id: &old, sender: &alice, target: &eve, reason: None };
+            let ban = Change {
+                room_id: &old,
+                sender: &alice,
+                target: &eve,
+                reason: None,
+            };
             change(&hub, &ban, Action::Ban).await.expect("banned");
             let to = to.try_into().expect("a version");
             assert_eq!(code(upgrade(&hub, &bob, &old, &to, &[]).await), "M_FORBIDDEN");
             let new = upgrade(&hub, &alice, &old, &to, &[]).await.expect("upgraded");
-            assert_eq!(state(&hub, &old, "m.room.tombstone").await["replacement_room"], new.as_str());
-            assert_eq!(state(&hub, &new, "m.room.create").await["predecessor"]["room_id"], old.as_str());
+            assert_eq!(
+                state(&hub, &old, "m.room.tombstone").await["replacement_room"],
+                new.as_str()
+            );
+            assert_eq!(
+                state(&hub, &new, "m.room.create").await["predecessor"]["room_id"],
+                old.as_str()
+            );
             assert_eq!(state(&hub, &new, "m.room.name").await["name"], "N");
             assert_eq!(state(&hub, &new, "m.room.join_rules").await["join_rule"], "public");
-            assert_eq!(code(hub.rooms().send(&old, text("bob", "still here?")).await), "M_FORBIDDEN");
+            assert_eq!(
+                code(hub.rooms().send(&old, text("bob", "still here?")).await),
+                "M_FORBIDDEN"
+            );
             let view = hub.rooms().existing(&new).await.expect("there");
             assert_eq!(view.membership(&eve), "ban");
             let alias = format!("#{name}:x");
             let alias = <&ruma::RoomAliasId>::try_from(alias.as_str()).expect("an alias");
             assert_eq!(resolve_alias(&hub, alias).await.expect("moved"), new);
-            assert_eq!(state(&hub, &new, "m.room.canonical_alias").await["alias"], alias.as_str());
+            assert_eq!(
+                state(&hub, &new, "m.room.canonical_alias").await["alias"],
+                alias.as_str()
+            );
             assert!(hub.env().store.is_published(new.as_str()).await.expect("readable"));
             hub.rooms().send(&new, text("alice", "welcome")).await.expect("allowed");
             let levels = state(&hub, &new, "m.room.power_levels").await;
@@ -203,20 +266,28 @@ fn typing_is_told_and_ends_by_itself() {
         let room = made(&hub, json!({})).await.expect("made");
         let nid = hub.rooms().existing(&room).await.expect("there").nid;
         let mut facts = hub.env().journal.subscribe();
-        let notice = |timeout_ms| SetTyping { user: user("alice"), timeout_ms };
+        let notice = |timeout_ms| SetTyping {
+            user: user("alice"),
+            timeout_ms,
+        };
         hub.rooms().set_typing(&room, notice(Some(50))).await.expect("noted");
         let (users, first) = hub.rooms().typing(nid);
         assert_eq!(users, [user("alice")]);
         assert!(first.0 > 0 && first <= hub.env().visible());
         let mut told = 0;
         while told < 2 {
-            let facts = tokio::time::timeout(Duration::from_secs(5), facts.recv()).await.expect("in time");
+            let facts = tokio::time::timeout(Duration::from_secs(5), facts.recv())
+                .await
+                .expect("in time");
             let typing = |fact: &&crate::stream::fact::Fact| matches!(fact.kind, FactKind::Typing { .. });
             told += facts.expect("not lagging").iter().filter(typing).count();
         }
         let (users, last) = hub.rooms().typing(nid);
         assert!(users.is_empty() && last > first);
-        let stranger = SetTyping { user: user("bob"), timeout_ms: Some(1) };
+        let stranger = SetTyping {
+            user: user("bob"),
+            timeout_ms: Some(1),
+        };
         assert_eq!(code(hub.rooms().set_typing(&room, stranger).await), "M_FORBIDDEN");
     });
 }

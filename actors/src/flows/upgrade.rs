@@ -115,7 +115,9 @@ impl Levels {
         let mut users = member_object(&mut last, "users");
         if rules.authorization.explicitly_privilege_room_creators {
             users.remove(creator.as_str());
-            additional_creators.iter().for_each(|creator| drop(users.remove(creator.as_str())));
+            additional_creators
+                .iter()
+                .for_each(|creator| drop(users.remove(creator.as_str())));
             let mut events = member_object(&mut last, "events");
             let state_default = level(last.get("state_default"), 50);
             if level(events.get("m.room.tombstone"), 0) <= state_default {
@@ -123,11 +125,17 @@ impl Levels {
             }
             last.insert("events".to_owned(), events.into());
             last.insert("users".to_owned(), users.into());
-            return Self { first: last.into(), last: None };
+            return Self {
+                first: last.into(),
+                last: None,
+            };
         }
         if old.rules.authorization.explicitly_privilege_room_creators {
             // Those who stood above all numbers get the highest one.
-            power.creators().iter().for_each(|creator| drop(users.insert(creator.to_string(), top.into())));
+            power
+                .creators()
+                .iter()
+                .for_each(|creator| drop(users.insert(creator.to_string(), top.into())));
         }
         // Whoever sets the levels needs the highest of them until everything is in place.
         let mut first = last.clone();
@@ -136,7 +144,10 @@ impl Levels {
         first.insert("users".to_owned(), first_users.into());
         last.insert("users".to_owned(), users.into());
         let changed = first != last;
-        Self { first: first.into(), last: changed.then(|| last.into()) }
+        Self {
+            first: first.into(),
+            last: changed.then(|| last.into()),
+        }
     }
 }
 

@@ -232,7 +232,10 @@ async fn late_events_of_the_banned_are_not_shown() {
         assert_eq!((stored.status, stored.pos), (Status::SoftFailed, None));
         // After the ban nothing of theirs is even valid.
         let never = world.text(&[&ban], "let me in");
-        assert!(matches!(world.ingest(std::slice::from_ref(&never)).await[0], Verdict::Rejected(_)));
+        assert!(matches!(
+            world.ingest(std::slice::from_ref(&never)).await[0],
+            Verdict::Rejected(_)
+        ));
         assert_eq!(world.ingest(&[never]).await, [Verdict::Duplicate]);
         assert_eq!(world.room.joined_servers.len(), 1);
     })
@@ -247,9 +250,17 @@ async fn unknown_parents_are_asked_for() {
         let first = world.text(&[&fork], "1");
         let second = world.text(&[&first], "2");
         let missing = Verdict::Missing(vec![first.event_id.clone()]);
-        assert_eq!(world.ingest(std::slice::from_ref(&second)).await, std::slice::from_ref(&missing));
+        assert_eq!(
+            world.ingest(std::slice::from_ref(&second)).await,
+            std::slice::from_ref(&missing)
+        );
         // An outlier has no state, so it is no parent.
-        assert_eq!(world.ingest_with(std::slice::from_ref(&second), std::slice::from_ref(&first)).await, [missing]);
+        assert_eq!(
+            world
+                .ingest_with(std::slice::from_ref(&second), std::slice::from_ref(&first))
+                .await,
+            [missing]
+        );
         let stored = world
             .env
             .rooms
