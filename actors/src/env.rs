@@ -10,10 +10,13 @@ use tokio::runtime::Handle;
 use crate::clock::Clock;
 use crate::cpu::Cpu;
 use crate::error::Outcome;
+use crate::flows::profile::Spreading;
 use crate::key::ServerKey;
+use crate::presence::Presence;
 use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
 use crate::session::auth::{self, TokenCache};
+use crate::session::data::filters::FilterCache;
 use crate::session::inbox::Inboxes;
 use crate::session::lease::Leases;
 use crate::session::load::UserCache;
@@ -72,6 +75,12 @@ pub struct Env {
     pub uia: Uia,
     /// For registration by a shared secret.
     pub nonces: Nonces,
+    /// Stored filters.
+    pub filters: FilterCache,
+    /// Who is online.
+    pub presence: Presence,
+    /// Whose rooms are being told of a new profile.
+    pub spreading: Spreading,
 }
 
 /// What [`Env::open`] builds from.
@@ -131,6 +140,9 @@ impl Env {
             seen: LastSeen::start(&io, store.clone()),
             uia: Uia::new(settings.uia_timeout_ms),
             nonces: Nonces::default(),
+            filters: FilterCache::default(),
+            presence: Presence::default(),
+            spreading: Spreading::default(),
             key: Arc::new(key),
             settings,
             server_name,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::env::{Env, Parts};
 use crate::error::{DomainError, Outcome};
 use crate::flows;
+use crate::presence;
 use crate::room::handle::Rooms;
 use crate::session::handle::Sessions;
 use crate::stats::Registry;
@@ -58,6 +59,7 @@ impl Hub {
             fabric,
             _watchdog: watchdog,
         });
+        presence::start(hub.env());
         flows::deactivate::resume(&hub).await?;
         Ok(hub)
     }

@@ -9,6 +9,7 @@ pub mod flows;
 pub mod hub;
 pub mod key;
 pub mod media;
+pub mod presence;
 pub mod push;
 pub mod rng;
 pub mod room;

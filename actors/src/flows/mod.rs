@@ -5,6 +5,7 @@ pub mod create_room;
 pub mod deactivate;
 pub mod guard;
 pub mod membership;
+pub mod profile;
 pub mod upgrade;
 
 use std::collections::HashMap;

@@ -1,5 +1,7 @@
 //! Push rules applied to events.
 
+pub mod notifications;
+
 use ruma::power_levels::NotificationPowerLevels;
 use ruma::push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset};
 use ruma::room_version_rules::RoomPowerLevelsRules;
@@ -18,6 +20,17 @@ pub struct Verdict {
     pub notify: bool,
     /// It stands out.
     pub highlight: bool,
+}
+
+impl Verdict {
+    /// What actions come to.
+    #[must_use]
+    pub fn of(actions: &[Action]) -> Self {
+        Self {
+            notify: actions.iter().any(|action| matches!(action, Action::Notify)),
+            highlight: actions.iter().any(Action::is_highlight),
+        }
+    }
 }
 
 /// The room as one user's push rules see it.
@@ -66,20 +79,21 @@ impl Reader {
     }
 }
 
-/// The actions of the first rule that applies; an event of the user's own matches none.
-pub async fn evaluate(reader: &Reader, rules: &Ruleset, event: &StoredEvent) -> Verdict {
+/// The actions of the first rule that applies; none where none does.
+pub async fn actions(reader: &Reader, rules: &Ruleset, event: &StoredEvent) -> Vec<Action> {
     let Ok(raw) = serde_json::from_str::<ruma::serde::Raw<serde_json::Value>>(&event.pdu.json) else {
-        return Verdict::default();
+        return Vec::new();
     };
     let flat = FlattenedJson::from_raw(&raw);
     for rule in rules {
         if rule.applies(&flat, &reader.room).await {
-            let actions = rule.actions();
-            return Verdict {
-                notify: actions.iter().any(|action| matches!(action, Action::Notify)),
-                highlight: actions.iter().any(Action::is_highlight),
-            };
+            return rule.actions().to_vec();
         }
     }
-    Verdict::default()
+    Vec::new()
+}
+
+/// What the actions of the first rule that applies come to.
+pub async fn evaluate(reader: &Reader, rules: &Ruleset, event: &StoredEvent) -> Verdict {
+    Verdict::of(&actions(reader, rules, event).await)
 }

@@ -8,6 +8,7 @@ use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
 use super::actor::{RoomCommand, RoomKind, RoomReply};
 use super::commands::{Append, Appended, Create, Draft, Ingest, SetReceipt, SetTyping, Verdict};
 use super::membership;
+use super::receipts;
 use super::snapshot::RoomSnapshot;
 use super::typing;
 use crate::env::Env;
@@ -126,8 +127,10 @@ impl Rooms {
     /// Moves a receipt; one that would move backwards stays.
     ///
     /// # Errors
-    /// `M_FORBIDDEN` for users who are not joined, `M_NOT_FOUND` for events the room does not have.
+    /// `M_FORBIDDEN` for users who are not joined, `M_NOT_FOUND` for events the room does not have, `M_INVALID_PARAM` for
+    /// events of another thread.
     pub async fn set_receipt(&self, room_id: &RoomId, receipt: SetReceipt) -> Outcome<()> {
+        receipts::check_thread(&self.env, &receipt).await?;
         self.done(room_id, RoomCommand::Receipt(receipt)).await
     }
 

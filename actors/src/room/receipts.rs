@@ -9,6 +9,7 @@ use entities::store::rows::Rows;
 use ruma::{OwnedEventId, OwnedUserId};
 
 use super::commands::SetReceipt;
+use super::event::relation_of;
 use super::snapshot::RoomSnapshot;
 use crate::clock::Millis;
 use crate::env::Env;
@@ -30,6 +31,31 @@ pub(super) struct Receipts {
     standing: HashMap<Key, i64>,
     /// What moved, the newest of each.
     moved: Vec<(Key, receipt::Model)>,
+}
+
+/// Refuses a receipt for a thread that the event is no part of. What relates to an event otherwise (a reaction, an edit)
+/// is taken to be in the thread the client says.
+pub(super) async fn check_thread(env: &Env, receipt: &SetReceipt) -> Outcome<()> {
+    let Some(thread) = &receipt.thread_id else {
+        return Ok(());
+    };
+    if thread != "main" && !thread.starts_with('$') {
+        return Err(DomainError::invalid_param("thread_id must be main or an event id"));
+    }
+    let Some(event) = env.rooms.event_by_id(&receipt.event_id).await? else {
+        return Ok(());
+    };
+    let (root, rel_type) = relation_of(&event.pdu);
+    let root = root.filter(|_| rel_type.as_deref() == Some("m.thread"));
+    let inside = match (&root, rel_type.is_some()) {
+        (Some(root), _) => root == thread,
+        (None, true) => true,
+        (None, false) => thread == "main" || *thread == receipt.event_id,
+    };
+    match inside {
+        true => Ok(()),
+        false => Err(DomainError::invalid_param("event_id is not related to the thread_id")),
+    }
 }
 
 /// Reads how far the users' receipts stand and where the events are.

@@ -43,6 +43,7 @@ pub mod backend;
 pub mod backup;
 mod bulk;
 mod connect;
+mod data;
 mod directory;
 pub mod e2ee;
 pub mod event;

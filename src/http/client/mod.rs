@@ -1,13 +1,23 @@
 //! The client-server interface: one module a chapter of the specification, each with its `routes`.
 
 mod account;
+mod account_data;
+mod data;
 mod devices;
+mod filter;
 mod login;
 mod openid;
+mod presence;
+mod profile;
+mod push_rules;
+mod pushers;
+mod receipts;
 mod register;
 mod rooms;
 mod sync;
+mod tags;
 pub mod tokens;
+mod typing;
 pub mod uia;
 pub mod versions;
 
@@ -16,11 +26,20 @@ use super::endpoint::Table;
 /// Registers all chapters.
 pub fn routes(table: &mut Table) {
     account::routes(table);
+    account_data::routes(table);
     devices::routes(table);
+    filter::routes(table);
     login::routes(table);
     openid::routes(table);
+    presence::routes(table);
+    profile::routes(table);
+    push_rules::routes(table);
+    pushers::routes(table);
+    receipts::routes(table);
     register::routes(table);
     rooms::routes(table);
     sync::routes(table);
+    tags::routes(table);
+    typing::routes(table);
     versions::routes(table);
 }

@@ -13,6 +13,7 @@ use super::filter::plain_allowed;
 use super::look::Look;
 use super::response::{DeviceLists, SyncResponse};
 use crate::error::Outcome;
+use crate::session::data::ruleset_content;
 use crate::stream::feed::Changes;
 use crate::stream::token::SyncToken;
 
@@ -60,7 +61,7 @@ fn account_data(cx: &Context<'_>, look: &Look, response: &mut SyncResponse) {
     response.account_data.events = rows.filter_map(data_event).collect();
     let rules_changed = look.account_data.iter().any(|row| row.r#type == "m.push_rules");
     if (rules_changed || cx.args.since.is_none()) && wanted("m.push_rules") {
-        let event = json!({ "type": "m.push_rules", "content": { "global": &*cx.view.push_rules } });
+        let event = json!({ "type": "m.push_rules", "content": ruleset_content(&cx.view.push_rules) });
         response.account_data.events.extend(to_raw_value(&event).ok());
     }
 }

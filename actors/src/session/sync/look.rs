@@ -264,6 +264,10 @@ async fn account_data(cx: &Context<'_>, since: Option<StreamPos>, upto: StreamPo
         .account_data_since(cx.args.user.as_str(), since.0, upto.0)
         .await?;
     for row in rows {
+        // What was deleted is told once, and not to who begins.
+        if since == StreamPos(0) && row.content == "{}" {
+            continue;
+        }
         if row.room_id.is_empty() {
             look.account_data.push(row);
         } else {

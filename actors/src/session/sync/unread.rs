@@ -62,16 +62,17 @@ struct State {
     marks: Marks,
 }
 
-/// Up to where the user has read.
+/// Up to where a user has read a room.
 #[derive(Debug, Default)]
-struct Marks {
+pub(crate) struct Marks {
     everything: StreamPos,
     main: StreamPos,
     threads: BTreeMap<String, StreamPos>,
 }
 
 impl Marks {
-    fn of(receipts: &[receipt::Model]) -> Self {
+    /// From the user's receipts in the room.
+    pub(crate) fn of(receipts: &[receipt::Model]) -> Self {
         let mut marks = Self::default();
         for receipt in receipts {
             let mark = match receipt.thread_id.as_str() {
@@ -85,11 +86,16 @@ impl Marks {
     }
 
     fn has_read(&self, note: &Note) -> bool {
-        let mark = match &note.thread {
+        self.cover(note.pos, note.thread.as_deref())
+    }
+
+    /// Whether an event at `pos` in a thread (by its root) or outside all threads is read.
+    pub(crate) fn cover(&self, pos: StreamPos, thread: Option<&str>) -> bool {
+        let mark = match thread {
             Some(thread) => self.threads.get(thread).copied().unwrap_or_default(),
             None => self.main,
         };
-        note.pos <= self.everything.max(mark)
+        pos <= self.everything.max(mark)
     }
 }
 

@@ -1,0 +1,173 @@
+//! What a user keeps on the server: account data, tags, push rules, filters, profile, pushers.
+
+mod account_data;
+pub mod filters;
+mod profile;
+mod push_rules;
+
+use std::sync::Arc;
+
+use entities::ids::StreamPos;
+use entities::store::rows::Rows;
+use entities::{account_data as row, pusher};
+use ruma::{OwnedEventId, OwnedRoomId, RoomId};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+pub use self::profile::{MAX_KEY, MAX_PROFILE};
+pub use self::push_rules::{PushRuleChange, ruleset_content};
+use super::view::UserView;
+use crate::env::Env;
+use crate::error::Outcome;
+use crate::stream::fact::{Fact, FactKind};
+use crate::stream::journal::Submission;
+
+/// What can be asked.
+#[derive(Clone, Debug)]
+pub enum DataCommand {
+    /// Sets account data of the user's own choosing; an empty object counts as deletion (MSC3391).
+    SetAccountData {
+        /// `None` for global.
+        room_id: Option<OwnedRoomId>,
+        /// The type.
+        kind: String,
+        /// A JSON object.
+        content: Box<RawValue>,
+    },
+    /// Sets or removes one tag of a room (client-server API, "Room Tagging").
+    SetTag {
+        /// The room.
+        room_id: OwnedRoomId,
+        /// The tag.
+        tag: String,
+        /// A JSON object; `None` removes the tag.
+        info: Option<Box<RawValue>>,
+    },
+    /// Moves the marker of what was fully read; never backwards (client-server API, "Fully read markers").
+    MoveFullyRead {
+        /// The room, which the user must be in.
+        room_id: OwnedRoomId,
+        /// An event of it.
+        event_id: OwnedEventId,
+    },
+    /// Changes the push rules.
+    PushRule(Box<PushRuleChange>),
+    /// Stores a filter.
+    CreateFilter {
+        /// A JSON object.
+        json: String,
+    },
+    /// Sets or removes a profile field.
+    SetProfileField {
+        /// Its name.
+        name: String,
+        /// `None` removes it.
+        value: Option<Value>,
+    },
+    /// Adds or replaces a pusher.
+    SetPusher {
+        /// The row; its user is the session's.
+        pusher: pusher::Model,
+        /// Whether other users keep a pusher for the same app and key.
+        append: bool,
+    },
+    /// Removes a pusher.
+    DeletePusher {
+        /// The app.
+        app_id: String,
+        /// The key.
+        pushkey: String,
+    },
+}
+
+/// The answers.
+#[derive(Clone, Debug)]
+pub enum DataReply {
+    /// To everything without a result.
+    Done,
+    /// To [`DataCommand::CreateFilter`]: the filter's number.
+    Filter(i64),
+}
+
+/// Does one command; the view comes back where it changed.
+///
+/// # Errors
+/// See the commands; `Unavailable` when nothing could be written.
+pub async fn run(env: &Env, view: &UserView, command: DataCommand) -> Outcome<(DataReply, Option<UserView>)> {
+    let user = view.user_id.as_str();
+    let changed = match command {
+        DataCommand::SetAccountData { room_id, kind, content } => {
+            account_data::set(env, view, room_id.as_deref(), &kind, &content).await?
+        }
+        DataCommand::SetTag { room_id, tag, info } => {
+            account_data::set_tag(env, view, &room_id, tag, info.as_deref()).await?;
+            None
+        }
+        DataCommand::MoveFullyRead { room_id, event_id } => {
+            account_data::move_fully_read(env, view, &room_id, &event_id).await?;
+            None
+        }
+        DataCommand::PushRule(change) => push_rules::apply(env, view, *change).await?,
+        DataCommand::CreateFilter { json } => {
+            let id = env.store.create_filter(user, &json).await?;
+            return Ok((DataReply::Filter(id), None));
+        }
+        DataCommand::SetProfileField { name, value } => profile::set(env, view, name, value).await?,
+        DataCommand::SetPusher { pusher, append } => {
+            let pusher = pusher::Model {
+                user_id: user.to_owned(),
+                ..pusher
+            };
+            env.store.set_pusher(&pusher, append).await?;
+            None
+        }
+        DataCommand::DeletePusher { app_id, pushkey } => {
+            env.store.delete_pusher(user, &app_id, &pushkey).await?;
+            None
+        }
+    };
+    Ok((DataReply::Done, changed))
+}
+
+/// Writes one entry of account data; `changed` is published with it.
+async fn commit(
+    env: &Env,
+    view: &UserView,
+    room_id: Option<&RoomId>,
+    kind: &str,
+    content: String,
+    changed: Option<&UserView>,
+) -> Outcome<()> {
+    let user = view.user_id.clone();
+    let rows = Rows {
+        account_data: vec![row::Model {
+            user_id: user.to_string(),
+            room_id: room_id.map(ToString::to_string).unwrap_or_default(),
+            r#type: kind.to_owned(),
+            content,
+            pos: 0,
+        }],
+        ..Rows::default()
+    };
+    let kind = FactKind::AccountData {
+        room_id: room_id.map(ToOwned::to_owned),
+        kind: kind.to_owned(),
+    };
+    let (users, changed) = (env.users.clone(), changed.cloned().map(Arc::new));
+    let publish = move |pos: StreamPos| {
+        if let Some(view) = changed {
+            users.publish(user.clone(), view);
+        }
+        vec![Fact {
+            pos,
+            users: Arc::from([user]),
+            kind,
+        }]
+    };
+    let submission = Submission {
+        rows,
+        positions: 1,
+        publish: Box::new(publish),
+    };
+    env.journal.submit(submission).await.map(|_| ())
+}

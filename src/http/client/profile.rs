@@ -1,0 +1,103 @@
+//! Profiles (client-server API, "Profiles").
+
+use actors::error::{DomainError, Outcome};
+use actors::flows;
+use http::Method;
+use ruma::api::client::profile::{get_profile, get_profile_field};
+use ruma::{OwnedUserId, UserId};
+use serde_json::{Map, Value};
+
+use super::data::require_own;
+use crate::http::auth::Policy;
+use crate::http::context::{Ctx, RawRequest};
+use crate::http::endpoint::Table;
+use crate::http::limits::Class;
+use crate::http::reply::Reply;
+
+/// A field of a profile.
+const FIELD: [&str; 4] = [
+    "/_matrix/client/v3/profile/{user_id}/{field}",
+    "/_matrix/client/r0/profile/{user_id}/{field}",
+    "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{user_id}/{field}",
+    "/_matrix/client/r0/account/profile/{user_id}/{field}",
+];
+
+/// Registers the chapter.
+pub fn routes(t: &mut Table) {
+    t.open(whole).also("/_matrix/client/r0/account/profile/{user_id}");
+    t.open(field).also(FIELD[3]);
+    for (method, put) in [(Method::PUT, true), (Method::DELETE, false)] {
+        let endpoint = match put {
+            true => t.raw(method, FIELD[0], Policy::Guest, set),
+            false => t.raw(method, FIELD[0], Policy::Guest, delete),
+        };
+        endpoint
+            .also(FIELD[1])
+            .also(FIELD[2])
+            .also(FIELD[3])
+            .limit(Class::Default);
+    }
+}
+
+/// The whole profile, fields as JSON.
+async fn stored(ctx: &Ctx, user: &UserId) -> Outcome<Map<String, Value>> {
+    if !ctx.hub.env().is_local(user) {
+        let message = "Profiles of other servers' users are not served";
+        return Err(DomainError::not_found(message));
+    }
+    let view = ctx.hub.sessions().view(user).await?;
+    let view = view
+        .filter(|view| !view.deactivated)
+        .ok_or_else(|| DomainError::not_found("Profile not found"))?;
+    let fields = view.profile.iter();
+    Ok(fields
+        .filter_map(|(name, value)| Some((name.clone(), serde_json::from_str(value).ok()?)))
+        .collect())
+}
+
+async fn whole(ctx: Ctx, request: get_profile::v3::Request) -> Outcome<Reply> {
+    let mut fields = stored(&ctx, &request.user_id).await?;
+    if ctx.seed_profile() {
+        for name in ["displayname", "avatar_url"] {
+            fields.entry(name).or_insert(Value::Null);
+        }
+    }
+    Reply::json(&fields)
+}
+
+async fn field(ctx: Ctx, request: get_profile_field::v3::Request) -> Outcome<Reply> {
+    let mut fields = stored(&ctx, &request.user_id).await?;
+    let name = request.field.to_string();
+    let value = fields.remove(&name);
+    let value = value.ok_or_else(|| DomainError::not_found("The profile has no such field"))?;
+    Reply::json(&Map::from_iter([(name, value)]))
+}
+
+async fn set(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
+    let (user, name) = (request.parse(0)?, request.arg(1)?.to_owned());
+    let mut body: Map<String, Value> = request.json()?;
+    let missing = || DomainError::missing_param(format!("The body must have the member {name:?}"));
+    let value = body.remove(&name).ok_or_else(missing)?;
+    change(&ctx, &user, name, Some(value)).await
+}
+
+async fn delete(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
+    let (user, name) = (request.parse(0)?, request.arg(1)?.to_owned());
+    change(&ctx, &user, name, None).await
+}
+
+async fn change(ctx: &Ctx, user: &OwnedUserId, name: String, value: Option<Value>) -> Outcome<Reply> {
+    require_own(ctx, user)?;
+    let identity = ctx.user()?;
+    if identity.is_guest && name != "displayname" {
+        return Err(DomainError::guest_forbidden(
+            "Guests may change their display name only",
+        ));
+    }
+    if identity.is_suspended {
+        let message = "You cannot perform this action while suspended.";
+        return Err(DomainError::matrix(403, "M_USER_SUSPENDED", message));
+    }
+    flows::profile::set_field(&ctx.hub, user, name, value).await?;
+    Ok(Reply::empty())
+}
