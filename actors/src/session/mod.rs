@@ -23,3 +23,6 @@ pub mod to_device;
 pub mod token;
 pub mod uia;
 pub mod view;
+
+#[cfg(test)]
+mod session_tests;
