@@ -1,6 +1,7 @@
 //! Everything an actor needs besides its own state: built once, shared by all.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use entities::ids::StreamPos;
 use entities::store::Store;
@@ -55,6 +56,8 @@ pub struct Env {
     pub io: Handle,
     /// Who is told what.
     pub feeds: Arc<Feeds>,
+    /// See [`Env::creation_ms`].
+    pub(crate) last_creation: AtomicI64,
     /// What readers share of rooms.
     pub rooms: Arc<RoomCache>,
     /// Which members each device was sent already.
@@ -129,6 +132,7 @@ impl Env {
         let rooms = RoomCache::new(store.clone(), ids.clone(), cpu.clone(), server_name.clone(), capacity);
         Ok(Arc::new(Self {
             rooms: Arc::new(rooms),
+            last_creation: AtomicI64::new(0),
             lazy: LazyMembers::default(),
             inboxes: Inboxes::default(),
             leases: Leases::default(),
@@ -159,6 +163,15 @@ impl Env {
     #[must_use]
     pub fn visible(&self) -> StreamPos {
         self.feeds.visible()
+    }
+
+    /// The time of a room's creation, Unix milliseconds, never given twice: since room version 12 a room's id is the hash of
+    /// its create event, and two rooms made alike in one millisecond would be one room.
+    #[must_use]
+    pub fn creation_ms(&self) -> i64 {
+        let now = self.clock.now_ms();
+        let last = self.last_creation.fetch_max(now, Ordering::AcqRel);
+        if last < now { now } else { self.last_creation.fetch_add(1, Ordering::AcqRel) + 1 }
     }
 
     /// Whether the user is one of this server's.

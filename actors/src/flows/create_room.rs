@@ -25,7 +25,7 @@ pub async fn create_room(hub: &Hub, creator: &UserId, request: &Request) -> Outc
         creator: &creator.to_owned(),
         profiles: &profiles,
         default_version: &env.settings.default_room_version,
-        now: env.clock.now_ms(),
+        now: env.creation_ms(),
         origin: &origin(env),
     })?;
     commit(hub, new).await

@@ -66,7 +66,7 @@ pub async fn upgrade(
         creator: &creator,
         profiles: &profiles(env, std::slice::from_ref(&creator)).await?,
         default_version: version,
-        now: env.clock.now_ms(),
+        now: env.creation_ms(),
         origin: &origin(env),
     })?;
     let levels = Levels::of(&old, &power, &new_rules, &creator, additional_creators);
