@@ -1,6 +1,5 @@
 //! `/sync` (client-server API, "Syncing") with its long poll.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actors::error::{DomainError, Outcome};
@@ -10,7 +9,6 @@ use actors::session::load::view;
 use actors::session::sync::{SyncArgs, compute};
 use actors::stream::token::SyncToken;
 use entities::ids::StreamPos;
-use ruma::api::client::filter::FilterDefinition;
 use ruma::api::client::sync::sync_events::v3;
 use ruma::{DeviceId, UserId};
 
@@ -32,7 +30,7 @@ async fn sync(ctx: Ctx, request: v3::Request) -> Outcome<Reply> {
     let (user, device) = (identity.user_id.clone(), identity.device_id.clone());
     let since = request.since.as_deref().map(SyncToken::parse).transpose()?;
     let since = since.map(|token| clamp(token, env.visible()));
-    let filter = resolve(request.filter)?;
+    let filter = super::filter::resolve(env, &user, request.filter).await?;
     let args = SyncArgs {
         user: user.clone(),
         device: device.clone(),
@@ -45,6 +43,7 @@ async fn sync(ctx: Ctx, request: v3::Request) -> Outcome<Reply> {
     if let Some(token) = since {
         acknowledge(env, &user, &device, token.inbox);
     }
+    let _polling = super::presence::seen(&ctx.hub, &user, &request.set_presence);
     // Where there is nothing to wait for (a first sync, a full one), the answer comes at once.
     let timeout = if since.is_none() || request.full_state {
         None
@@ -93,12 +92,4 @@ async fn wait(ctx: &Ctx, args: &SyncArgs, timeout: Duration) -> Outcome<Reply> {
 
 fn unknown(user: &UserId, device: &DeviceId) -> DomainError {
     DomainError::unknown_token(format!("{user} {device} is no more"))
-}
-
-fn resolve(filter: Option<v3::Filter>) -> Outcome<Arc<FilterDefinition>> {
-    match filter {
-        None => Ok(Arc::default()),
-        Some(v3::Filter::FilterDefinition(filter)) => Ok(Arc::new(filter)),
-        Some(_) => Err(DomainError::invalid_param("unknown filter")),
-    }
 }
