@@ -14,14 +14,14 @@ use super::context::{PathPrefix, RequestInfo};
 use super::endpoint::{Endpoint, everywhere};
 use super::state::{Backend, Door, HttpState};
 use super::trie::Lookup;
-use super::work::Work;
+use super::work::{Work, discard};
 use super::{error, render};
 use crate::config::{R0Profile, Resource};
 
 /// Answers a request.
 pub async fn dispatch<H: Backend>(
     request: HttpRequest,
-    payload: web::Payload,
+    mut payload: web::Payload,
     state: web::Data<HttpState<H>>,
 ) -> HttpResponse {
     let started = Instant::now();
@@ -34,6 +34,7 @@ pub async fn dispatch<H: Backend>(
         Ok(found) => found,
         Err((refusal, allow)) => {
             metrics::counter!("http_unrecognized_total").increment(1);
+            discard(&mut payload).await;
             return render::refused(error::reply(&refusal, false), allow.as_deref());
         }
     };
@@ -54,7 +55,10 @@ pub async fn dispatch<H: Backend>(
         args,
         span: span.clone(),
     };
-    let outcome = work.run(payload).instrument(span.clone()).await;
+    let outcome = work.run(&mut payload).instrument(span.clone()).await;
+    if outcome.is_err() {
+        discard(&mut payload).await;
+    }
     let reply = span.in_scope(|| {
         let reply = outcome.unwrap_or_else(|refusal| error::reply(&refusal, seed));
         let took = started.elapsed();
@@ -68,23 +72,11 @@ pub async fn dispatch<H: Backend>(
 }
 
 fn measure(method: &Method, template: &'static str, status: u16, seconds: f64) {
-    // The label's values are few: methods that have endpoints, and templates.
-    let method = if *method == Method::HEAD {
-        "GET"
-    } else {
-        method.as_str()
-    }
-    .to_owned();
-    let labels = [("method", method), ("path", template.to_owned())];
-    metrics::counter!(
-        "http_requests_total",
-        &[("status", status.to_string())]
-            .into_iter()
-            .chain(labels.clone())
-            .collect::<Vec<_>>()
-    )
-    .increment(1);
-    metrics::histogram!("http_request_duration_seconds", &labels).record(seconds);
+    // Few values: methods that have endpoints, and templates.
+    let method = if *method == Method::HEAD { "GET" } else { method.as_str() }.to_owned();
+    metrics::counter!("http_requests_total", "method" => method.clone(), "path" => template, "status" => status.to_string())
+        .increment(1);
+    metrics::histogram!("http_request_duration_seconds", "method" => method, "path" => template).record(seconds);
 }
 
 /// Why a request has no endpoint, and the methods its path has.

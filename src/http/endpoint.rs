@@ -347,5 +347,5 @@ fn resource(path: &str) -> Resource {
 /// Whether every listener serves a path, whatever its resources.
 #[must_use]
 pub fn everywhere(path: &str) -> bool {
-    path == "/" || path == "/health" || path.starts_with("/.well-known/")
+    path == "/" || path == "/health" || path.starts_with("/.well-known/") || path.starts_with("/_matrix/static/")
 }

@@ -31,6 +31,9 @@ use super::state::{Backend, HttpState, Signed};
 
 /// How long a client may take to send a body, or the next piece of a streamed one.
 const BODY_DEADLINE: Duration = Duration::from_secs(120);
+/// How much of a refused body is read to keep the connection, and for how long.
+const DISCARD_BYTES: usize = 1024 * 1024;
+const DISCARD_DEADLINE: Duration = Duration::from_secs(1);
 /// Pieces of a streamed body that may wait for the handler.
 const BODY_PIECES: usize = 8;
 
@@ -45,7 +48,7 @@ pub(super) struct Work<'s, H> {
 
 impl<H: Backend> Work<'_, H> {
     /// All stages.
-    pub async fn run(mut self, mut payload: web::Payload) -> Outcome<Reply> {
+    pub async fn run(mut self, payload: &mut web::Payload) -> Outcome<Reply> {
         let lane = if self.endpoint.long_poll {
             &self.state.long_polls
         } else {
@@ -67,7 +70,7 @@ impl<H: Backend> Work<'_, H> {
         if self.endpoint.body == BodyKind::Stream {
             return self.stream(payload, identity, permit).await;
         }
-        self.info.body = read(&mut payload, self.endpoint.body_limit).await?;
+        self.info.body = read(payload, self.endpoint.body_limit).await?;
         let origin = self.verify().await?;
         if self.endpoint.body == BodyKind::Json {
             self.mend()?;
@@ -187,14 +190,14 @@ impl<H: Backend> Work<'_, H> {
     /// Runs the handler while the body is still arriving.
     async fn stream(
         self,
-        mut payload: web::Payload,
+        payload: &mut web::Payload,
         identity: Option<Arc<Identity>>,
         permit: OwnedSemaphorePermit,
     ) -> Outcome<Reply> {
         let limit = self.endpoint.body_limit;
         let (to_handler, pieces) = mpsc::channel(BODY_PIECES);
         let answer = pin!(self.spawn(identity, None, Some(body_stream(pieces)), permit));
-        let feed = pin!(feed(&mut payload, limit, to_handler));
+        let feed = pin!(feed(payload, limit, to_handler));
         match select(feed, answer).await {
             Either::Left(((), answer)) => answer.await,
             Either::Right((answer, _)) => answer,
@@ -253,6 +256,22 @@ async fn read(payload: &mut web::Payload, limit: usize) -> Outcome<Bytes> {
     };
     let late = |_| DomainError::matrix(408, "M_UNKNOWN", "the body did not arrive in time");
     timeout(BODY_DEADLINE, whole).await.map_err(late)?
+}
+
+/// Reads what is left of a refused request's body, if that is little and soon there. Otherwise the connection has to be
+/// closed, which the client may notice before it has read the answer.
+pub(super) async fn discard(payload: &mut web::Payload) {
+    let rest = async {
+        let mut total = 0;
+        while let Some(Ok(piece)) = payload.next().await {
+            total += piece.len();
+            if total > DISCARD_BYTES {
+                return;
+            }
+        }
+    };
+    // Late is as good as too much.
+    let _late = timeout(DISCARD_DEADLINE, rest).await;
 }
 
 /// `None` marks the end, so that a sender that was dropped on the way is no end.
