@@ -73,7 +73,12 @@ pub async fn dispatch<H: Backend>(
 
 fn measure(method: &Method, template: &'static str, status: u16, seconds: f64) {
     // Few values: methods that have endpoints, and templates.
-    let method = if *method == Method::HEAD { "GET" } else { method.as_str() }.to_owned();
+    let method = if *method == Method::HEAD {
+        "GET"
+    } else {
+        method.as_str()
+    }
+    .to_owned();
     metrics::counter!("http_requests_total", "method" => method.clone(), "path" => template, "status" => status.to_string())
         .increment(1);
     metrics::histogram!("http_request_duration_seconds", "method" => method, "path" => template).record(seconds);

@@ -1,9 +1,13 @@
 //! What the process itself shows: health, readiness, metrics, a page for people, and what other programs discover.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use actors::error::{DomainError, Outcome};
-use http::{HeaderMap, Method, StatusCode};
+use actors::stream::journal::JournalStats;
+use http::header::CONTENT_SECURITY_POLICY;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::auth::Policy;
@@ -25,6 +29,11 @@ pub const NAME: &str = env!("CARGO_PKG_NAME");
 /// See [`NAME`].
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// How often and at what distance the journal is looked at before it counts as stuck: for 5 seconds, as long as a
+/// statement of a commit may take.
+const LOOKS: u32 = 50;
+const LOOK: Duration = Duration::from_millis(100);
+
 impl Process {
     /// From what the process was started with.
     #[must_use]
@@ -43,6 +52,7 @@ impl Process {
         let open = Policy::Open;
         table.raw(Method::GET, "/", open, page);
         table.raw(Method::GET, "/_matrix/static/", open, page);
+        table.raw(Method::GET, "/_matrix/static/client/login/", open, login_page);
         table.raw(Method::GET, "/health", open, health);
         table.raw(Method::GET, "/_synapse/admin/v1/ready", open, ready);
         table.raw(Method::GET, "/.well-known/matrix/client", open, well_known_client);
@@ -81,6 +91,17 @@ async fn page(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
     Ok(Reply::text("text/html; charset=utf-8", html))
 }
 
+/// The login fallback: a page that logs in and hands the answer to `window.matrixLogin.onLogin` (client-server API, login
+/// fallback).
+async fn login_page(_: Ctx, _: RawRequest) -> Outcome<Reply> {
+    const POLICY: HeaderValue = HeaderValue::from_static(
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'",
+    );
+    let mut reply = Reply::text("text/html; charset=utf-8", include_str!("pages/login.html"));
+    reply.headers.insert(CONTENT_SECURITY_POLICY, POLICY);
+    Ok(reply)
+}
+
 /// Liveness: this handler ran on the shared runtime, so its threads are alive.
 async fn health(_: Ctx, _: RawRequest) -> Outcome<Reply> {
     Ok(Reply::text("text/plain; charset=utf-8", "OK"))
@@ -90,16 +111,32 @@ async fn health(_: Ctx, _: RawRequest) -> Outcome<Reply> {
 async fn ready(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
     let env = ctx.hub.env();
     let database = env.store.ping().await.is_ok();
-    let waiting = env.journal.stats().waiting.load(std::sync::atomic::Ordering::Relaxed);
+    let stats = env.journal.stats();
+    let journal = journal_moves(stats, LOOK).await;
+    let waiting = stats.waiting.load(Ordering::Relaxed);
     let draining = ctx.hub.is_draining();
-    let ok = database && !draining;
-    let body = json!({ "ready": ok, "database": database, "draining": draining, "journal_waiting": waiting });
+    let ok = database && journal && !draining;
+    let body = json!({
+        "ready": ok, "database": database, "journal": journal, "draining": draining, "journal_waiting": waiting,
+    });
     let status = if ok {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
     Ok(json_with(status, &body))
+}
+
+/// Whether nothing waits to be committed, or a batch is committed while we look.
+async fn journal_moves(stats: &JournalStats, look: Duration) -> bool {
+    let before = stats.batches.load(Ordering::Relaxed);
+    for _ in 0..LOOKS {
+        if stats.waiting.load(Ordering::Relaxed) == 0 || stats.batches.load(Ordering::Relaxed) != before {
+            return true;
+        }
+        tokio::time::sleep(look).await;
+    }
+    false
 }
 
 fn json_with(status: StatusCode, body: &Value) -> Reply {
@@ -153,4 +190,23 @@ async fn well_known_support(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
         body["support_page"] = json!(page.as_str());
     }
     Reply::json(&body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_journal_that_stands_still_is_found() {
+        let (stats, look) = (JournalStats::default(), Duration::from_millis(1));
+        assert!(journal_moves(&stats, look).await, "nothing waits");
+        stats.waiting.store(1, Ordering::Relaxed);
+        assert!(!journal_moves(&stats, look).await);
+        let commit = async {
+            tokio::time::sleep(look * 2).await;
+            stats.batches.fetch_add(1, Ordering::Relaxed);
+        };
+        let (moves, ()) = tokio::join!(journal_moves(&stats, look), commit);
+        assert!(moves);
+    }
 }
