@@ -63,7 +63,7 @@ pub async fn dispatch<H: Backend>(
         let reply = outcome.unwrap_or_else(|refusal| error::reply(&refusal, seed));
         let took = started.elapsed();
         span.record("status", reply.status.as_u16());
-        span.record("millis", took.as_secs_f64() * 1_000.0);
+        span.record("millis", (took.as_secs_f64() * 100_000.0).round() / 100.0);
         tracing::debug!("answered");
         measure(&method, template, reply.status.as_u16(), took.as_secs_f64());
         reply
