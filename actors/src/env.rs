@@ -171,7 +171,11 @@ impl Env {
     pub fn creation_ms(&self) -> i64 {
         let now = self.clock.now_ms();
         let last = self.last_creation.fetch_max(now, Ordering::AcqRel);
-        if last < now { now } else { self.last_creation.fetch_add(1, Ordering::AcqRel) + 1 }
+        if last < now {
+            now
+        } else {
+            self.last_creation.fetch_add(1, Ordering::AcqRel) + 1
+        }
     }
 
     /// Whether the user is one of this server's.
