@@ -6,6 +6,7 @@ pub mod backup;
 pub mod commands;
 pub mod data;
 pub mod devices;
+pub mod e2ee;
 pub mod handle;
 pub mod identity;
 pub mod inbox;

@@ -2,9 +2,12 @@
 
 mod account;
 mod account_data;
+mod backup;
+mod cross_signing;
 mod data;
 mod devices;
 mod filter;
+mod keys;
 mod login;
 mod openid;
 mod presence;
@@ -16,6 +19,7 @@ mod register;
 mod rooms;
 mod sync;
 mod tags;
+mod to_device;
 pub mod tokens;
 mod typing;
 pub mod uia;
@@ -27,8 +31,11 @@ use super::endpoint::Table;
 pub fn routes(table: &mut Table) {
     account::routes(table);
     account_data::routes(table);
+    backup::routes(table);
+    cross_signing::routes(table);
     devices::routes(table);
     filter::routes(table);
+    keys::routes(table);
     login::routes(table);
     openid::routes(table);
     presence::routes(table);
@@ -40,6 +47,7 @@ pub fn routes(table: &mut Table) {
     rooms::routes(table);
     sync::routes(table);
     tags::routes(table);
+    to_device::routes(table);
     typing::routes(table);
     versions::routes(table);
 }

@@ -1,0 +1,94 @@
+//! Typed ways to ask sessions about end-to-end keys, backups and messages.
+
+use std::collections::BTreeMap;
+
+use ruma::{OwnedDeviceId, OwnedUserId, UserId};
+use serde_json::value::RawValue;
+
+use super::backup::{BackupCommand, BackupReply};
+use super::commands::{SessionCommand, SessionReply};
+use super::handle::Sessions;
+use super::keys::{Claimed, CrossSigningUpload, Failures, KeyCommand, KeyReply, Upload};
+use super::to_device::{Messages, ToDeviceCommand};
+use crate::error::{DomainError, Outcome};
+
+impl Sessions {
+    async fn keys(&self, user: &UserId, command: KeyCommand) -> Outcome<KeyReply> {
+        match self.ask(user, SessionCommand::Keys(command)).await? {
+            SessionReply::Keys(reply) => Ok(reply),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// Publishes keys of a device; tells how many one-time keys it has, by algorithm.
+    ///
+    /// # Errors
+    /// `M_INVALID_PARAM`, `M_BAD_JSON` and `M_TOO_LARGE` for keys that cannot be taken, `M_UNKNOWN` when a one-time key's
+    /// name is that of another key.
+    pub async fn upload_keys(&self, user: &UserId, upload: Upload) -> Outcome<BTreeMap<String, u64>> {
+        match self.keys(user, KeyCommand::Upload(Box::new(upload))).await? {
+            KeyReply::Counts(counts) => Ok(counts),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// Takes a key of each of the user's devices named, where there is one.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND` for unknown users.
+    pub async fn claim_keys(&self, user: &UserId, wanted: Vec<(OwnedDeviceId, String)>) -> Outcome<Claimed> {
+        match self.keys(user, KeyCommand::Claim { wanted }).await? {
+            KeyReply::Claimed(claimed) => Ok(claimed),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// Publishes cross-signing keys.
+    ///
+    /// # Errors
+    /// `M_INVALID_PARAM`, `M_BAD_JSON`, `M_MISSING_PARAM`, `M_INVALID_SIGNATURE`, `M_FORBIDDEN`.
+    pub async fn upload_cross_signing(&self, user: &UserId, upload: CrossSigningUpload) -> Outcome<()> {
+        self.keys(user, KeyCommand::CrossSigning(Box::new(upload)))
+            .await
+            .map(|_| ())
+    }
+
+    /// Publishes the user's signatures; tells which were refused.
+    ///
+    /// # Errors
+    /// `M_TOO_LARGE` for too many at once.
+    pub async fn upload_signatures(
+        &self,
+        user: &UserId,
+        signed: BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>,
+    ) -> Outcome<Failures> {
+        match self.keys(user, KeyCommand::Signatures(signed)).await? {
+            KeyReply::Failures(failures) => Ok(failures),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// Does something to the user's key backup.
+    ///
+    /// # Errors
+    /// See [`super::backup::run`].
+    pub async fn backup(&self, user: &UserId, command: BackupCommand) -> Outcome<BackupReply> {
+        match self.ask(user, SessionCommand::Backup(command)).await? {
+            SessionReply::Backup(reply) => Ok(reply),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// Sends messages from a device of the user; a repeated transaction id changes nothing.
+    ///
+    /// # Errors
+    /// See [`super::to_device::run`].
+    pub async fn send_to_device(&self, user: &UserId, messages: Messages) -> Outcome<()> {
+        let command = ToDeviceCommand::Send(Box::new(messages));
+        self.ask(user, SessionCommand::ToDevice(command)).await.map(|_| ())
+    }
+}
+
+fn mixed_up() -> DomainError {
+    DomainError::internal("a session answered something else than it was asked")
+}
