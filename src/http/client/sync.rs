@@ -72,10 +72,11 @@ async fn wait(ctx: &Ctx, args: &SyncArgs, timeout: Duration) -> Outcome<Reply> {
     let deadline = tokio::time::Instant::now() + timeout;
     loop {
         wake.borrow_and_update();
+        // First the position, then the view: it is at least as new.
+        let upto = env.visible();
         let view = view(env, &args.user)
             .await?
             .ok_or_else(|| unknown(&args.user, &args.device))?;
-        let upto = env.visible();
         let response = compute(env, args, &view, &feed, upto).await?;
         let expired = tokio::time::Instant::now() >= deadline;
         if !response.is_empty() || expired || lease.is_over() || ctx.hub.is_draining() {

@@ -25,7 +25,6 @@ use ruma::api::client::filter::FilterDefinition;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 
 use self::response::SyncResponse;
-use super::inbox;
 use super::view::UserView;
 use crate::clock::Millis;
 use crate::env::Env;
@@ -75,9 +74,6 @@ pub async fn compute(
     feed: &UserFeed,
     upto: StreamPos,
 ) -> Outcome<SyncResponse> {
-    if args.since.is_some() {
-        inbox::acknowledge(env, &args.user, &args.device, args.inbox_since);
-    }
     let cx = Context {
         env,
         args,
@@ -101,7 +97,9 @@ pub async fn compute(
         .device_one_time_keys_count
         .entry("signed_curve25519".to_owned())
         .or_insert(0);
-    if changes.as_ref().is_some_and(Changes::is_empty) {
+    // The last answer could not carry the whole inbox.
+    let more_inbox = args.since.is_some_and(|since| args.inbox_since < since);
+    if !more_inbox && changes.as_ref().is_some_and(Changes::is_empty) {
         return Ok(response);
     }
     let look = look::around(&cx, changes.as_ref(), upto).await?;
