@@ -119,7 +119,7 @@ fn check_identity(view: &UserView, device_id: &DeviceId, json: &str) -> Outcome<
     if check::text(&keys, "device_id") != Some(device_id.as_str()) {
         return Err(DomainError::invalid_param("The device keys are not of this device"));
     }
-    if !keys.get("algorithms").is_some_and(|list| list.as_array().is_some()) {
+    if keys.get("algorithms").is_none_or(|list| list.as_array().is_none()) {
         return Err(DomainError::bad_json("The device keys lack their algorithms"));
     }
     let named = format!("ed25519:{device_id}");
