@@ -32,6 +32,9 @@ const MANY_ROWS: usize = 200;
 /// Rooms whose identity is kept in memory.
 const ROOM_NAMES: u64 = 100_000;
 
+/// Newer state events of one key that are looked at when an older one is pruned.
+const SUCCESSORS: u32 = 100;
+
 /// What never changes about a room.
 #[derive(Clone, Debug)]
 pub struct RoomName {
@@ -299,6 +302,22 @@ impl RoomCache {
             found.extend(events.into_iter().map(|event| (event.pdu.event_id.clone(), event)));
         }
         Ok(found)
+    }
+
+    /// The state events that may tell, in their unsigned data, what `event` said.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub(super) async fn successors(&self, event: &StoredEvent) -> Outcome<Vec<Arc<StoredEvent>>> {
+        let (Some(state_key), Some(pos)) = (event.pdu.state_key.as_deref(), event.pos) else {
+            return Ok(Vec::new());
+        };
+        let kind = event.pdu.kind.to_string();
+        let rows = self
+            .store
+            .state_events_after(event.room_nid.0, &kind, state_key, pos.0, SUCCESSORS)
+            .await?;
+        self.decode(rows).await
     }
 
     /// A page of a room's timeline: accepted events. Backwards `to < position <= from`, newest first; forwards

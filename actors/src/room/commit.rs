@@ -170,13 +170,21 @@ pub(super) async fn prefetch(env: &Arc<Env>, room: &RoomSnapshot, needs: &Needs)
     } else {
         env.rooms.keys().intern(&needs.state_keys).await?
     };
+    let events: HashMap<_, _> = events
+        .into_iter()
+        .filter(|(_, event)| event.room_nid == room.nid)
+        .collect();
+    let mut successors = Vec::new();
+    for target in &needs.redacted {
+        if let Some(target) = plan::find(room, target).or_else(|| events.get(target)) {
+            successors.extend(env.rooms.successors(target).await?);
+        }
+    }
     Ok(Prefetched {
         txns,
         state_keys,
-        events: events
-            .into_iter()
-            .filter(|(_, event)| event.room_nid == room.nid)
-            .collect(),
+        events,
+        successors,
     })
 }
 

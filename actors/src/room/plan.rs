@@ -30,7 +30,7 @@ use crate::stream::fact::Fact;
 pub use build::{MAX_ID_BYTES, MAX_PDU_BYTES, seal, unsealed_create};
 pub use finish::Published;
 pub(in crate::room) use finish::replace;
-pub(in crate::room) use redaction::{prune, unsigned as redacted_unsigned};
+pub(in crate::room) use redaction::{forgetful, prune, unsigned as redacted_unsigned};
 pub(in crate::room) use work::{head_row, replaced_unsigned};
 
 /// At most this many drafts are planned together.
@@ -59,6 +59,8 @@ pub struct Prefetched {
     pub state_keys: HashMap<StateKey, (StateKeyNid, bool)>,
     /// Events of this room that drafts refer to.
     pub events: HashMap<OwnedEventId, Arc<StoredEvent>>,
+    /// State events that may have replaced one that a draft redacts.
+    pub successors: Vec<Arc<StoredEvent>>,
 }
 
 /// What must be looked up before a batch can be planned.
@@ -70,6 +72,8 @@ pub struct Needs {
     pub state_keys: Vec<StateKey>,
     /// Events that are not in the snapshot.
     pub events: Vec<OwnedEventId>,
+    /// Events that drafts redact.
+    pub redacted: Vec<OwnedEventId>,
     /// How many internal numbers planning takes at most.
     pub nids: usize,
 }
@@ -89,10 +93,11 @@ impl Needs {
                     needs.state_keys.push(key);
                 }
             }
-            if let Some(target) = redaction::target(draft)
-                && find(base, &target).is_none()
-            {
-                needs.events.push(target);
+            if let Some(target) = redaction::target(draft) {
+                if find(base, &target).is_none() {
+                    needs.events.push(target.clone());
+                }
+                needs.redacted.push(target);
             }
         }
         if build::needs_parent_hashes(&base.rules) {
@@ -106,7 +111,7 @@ impl Needs {
 }
 
 /// The event, if the snapshot holds it.
-fn find<'a>(room: &'a RoomSnapshot, id: &OwnedEventId) -> Option<&'a Arc<StoredEvent>> {
+pub(in crate::room) fn find<'a>(room: &'a RoomSnapshot, id: &OwnedEventId) -> Option<&'a Arc<StoredEvent>> {
     let in_timeline = room.timeline.iter().rev().find(|event| event.pdu.event_id == *id);
     in_timeline.or_else(|| {
         room.state

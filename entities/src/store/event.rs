@@ -72,6 +72,24 @@ impl Store {
             .await
     }
 
+    /// The state events of one key after a position, oldest first.
+    pub async fn state_events_after(
+        &self,
+        room_nid: i64,
+        kind: &str,
+        state_key: &str,
+        pos: i64,
+        limit: u32,
+    ) -> Result<Vec<event::Model>, StoreError> {
+        let sql = format!(
+            "SELECT * FROM event WHERE room_nid = $1 AND pos > $2 AND type = $3 AND state_key = $4 AND {VISIBLE} \
+             ORDER BY pos LIMIT $5"
+        );
+        self.reader()
+            .all(&sql, params![room_nid, pos, kind, state_key, i64::from(limit)])
+            .await
+    }
+
     /// A page of a room's timeline.
     ///
     /// Backwards: `to < pos ≤ from`, newest first. Forwards: `from < pos ≤ to`, oldest first. `None` is no bound; whoever

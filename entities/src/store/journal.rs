@@ -155,6 +155,7 @@ async fn write_room_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     tx.insert::<state_group::Entity>(&rows.state_groups).await?;
     tx.insert::<event::Entity>(&rows.events).await?;
     update_events(tx, rows).await?;
+    update_unsigned(tx, &rows.unsigned_updates).await?;
     redact(tx, rows).await?;
     tx.upsert::<room_head::Entity>(&rows.room_heads).await?;
     tx.upsert::<current_state::Entity>(&rows.current_state).await?;
@@ -212,6 +213,21 @@ async fn update_events(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
         Cells::Ints(updates.iter().map(|u| u.state_group.unwrap_or(NONE)).collect()),
         Cells::Ints(updates.iter().map(|u| i64::from(u.status)).collect()),
     ]));
+    expect("event", updates.len(), tx.exec(&sql, values).await?)
+}
+
+async fn update_unsigned(tx: &Tx, updates: &[(i64, String)]) -> Result<(), StoreError> {
+    if updates.is_empty() {
+        return Ok(());
+    }
+    let db = tx.backend();
+    let table = db.tuples_table(1, &[("nid", Kind::Int), ("unsigned", Kind::Text)]);
+    let sql = format!("UPDATE event SET unsigned = v.unsigned FROM {table} WHERE event.nid = v.nid");
+    let updates = last_by(updates, |(nid, _)| *nid);
+    let values = db.tuples(vec![
+        Cells::Ints(updates.iter().map(|(nid, _)| *nid).collect()),
+        Cells::Texts(updates.iter().map(|(_, unsigned)| unsigned.clone()).collect()),
+    ]);
     expect("event", updates.len(), tx.exec(&sql, values).await?)
 }
 

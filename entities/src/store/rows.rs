@@ -24,6 +24,8 @@ pub struct Rows {
     pub events: Vec<event::Model>,
     /// Events pruned by a redaction.
     pub redactions: Vec<RedactedEvent>,
+    /// `(event nid, unsigned)` of events that tell something about a pruned event; redactions of the same event win.
+    pub unsigned_updates: Vec<(i64, String)>,
     /// Outliers and soft-failed events that become visible or get a state group.
     pub event_updates: Vec<EventUpdate>,
     /// Inserted; one whose `nid` is there is ignored. The same pair under another `nid` refuses the submission.
@@ -157,6 +159,7 @@ impl Rows {
             room_heads,
             events,
             redactions,
+            unsigned_updates,
             event_updates,
             state_keys,
             state_groups,
@@ -184,6 +187,7 @@ impl Rows {
         self.room_heads.extend(room_heads);
         self.events.extend(events);
         self.redactions.extend(redactions);
+        self.unsigned_updates.extend(unsigned_updates);
         self.event_updates.extend(event_updates);
         self.state_keys.extend(state_keys);
         self.state_groups.extend(state_groups);
@@ -215,6 +219,7 @@ impl Rows {
             && self.room_heads.is_empty()
             && self.events.is_empty()
             && self.redactions.is_empty()
+            && self.unsigned_updates.is_empty()
             && self.event_updates.is_empty()
             && self.state_keys.is_empty()
             && self.state_groups.is_empty()

@@ -71,6 +71,23 @@ pub(in crate::room) fn prune(
     }))
 }
 
+/// The unsigned data of `successor` once the event it replaced is pruned; `None` where nothing changes.
+pub(in crate::room) fn forgetful(successor: &StoredEvent, pruned: &StoredEvent) -> Option<Arc<StoredEvent>> {
+    if successor.redacted_by.is_some() {
+        return None;
+    }
+    let mut unsigned: Map<String, Value> = serde_json::from_str(successor.unsigned.as_deref()?).ok()?;
+    if unsigned.get("replaces_state").and_then(Value::as_str) != Some(pruned.event_id().as_str()) {
+        return None;
+    }
+    unsigned.insert("prev_content".to_owned(), pruned.pdu.content_as().unwrap_or_default());
+    let unsigned = Some(Arc::from(Value::Object(unsigned).to_string()));
+    Some(Arc::new(StoredEvent {
+        unsigned,
+        ..successor.clone()
+    }))
+}
+
 /// `{"redacted_because": …}`, with the redaction as clients get it.
 pub(in crate::room) fn unsigned(redaction: &StoredEvent) -> String {
     let viewer = Viewer {

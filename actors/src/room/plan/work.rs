@@ -1,6 +1,6 @@
 //! The room as it changes while a batch is planned.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use entities::ids::{EventNid, StateGroupId, StateKeyNid, StreamPos};
@@ -25,6 +25,8 @@ struct Live {
     room: RoomSnapshot,
     txns: imbl::HashMap<TxnKey, OwnedEventId>,
     fresh: imbl::OrdMap<OwnedEventId, Arc<StoredEvent>>,
+    /// Older events that have another form now.
+    changed: imbl::OrdMap<OwnedEventId, Arc<StoredEvent>>,
     /// Servers of the room but this one.
     remote: Arc<[OwnedServerName]>,
     next: i64,
@@ -35,7 +37,6 @@ struct Live {
 struct Out {
     rows: Rows,
     facts: Vec<Fact>,
-    pruned: Vec<Arc<StoredEvent>>,
     changed: Vec<StateKey>,
 }
 
@@ -54,6 +55,7 @@ impl<'a> Work<'a> {
             room,
             txns: imbl::HashMap::new(),
             fresh: imbl::OrdMap::new(),
+            changed: imbl::OrdMap::new(),
             remote,
             next: 0,
         };
@@ -101,7 +103,6 @@ impl<'a> Work<'a> {
     fn take(&mut self, out: Out) {
         self.out.rows.merge(out.rows);
         self.out.facts.extend(out.facts);
-        self.out.pruned.extend(out.pruned);
         self.out.changed.extend(out.changed);
     }
 
@@ -112,9 +113,9 @@ impl<'a> Work<'a> {
     }
 
     fn lookup(&self, id: &EventId) -> Option<Arc<StoredEvent>> {
-        let fresh = self.live.fresh.get(id);
+        let changed = self.live.fresh.get(id).or_else(|| self.live.changed.get(id));
         let id = id.to_owned();
-        fresh
+        changed
             .or_else(|| find(&self.live.room, &id))
             .or_else(|| self.input.prefetched.events.get(&id))
             .cloned()
@@ -351,21 +352,60 @@ impl<'a> Work<'a> {
             json: pruned.pdu.json.to_string(),
             unsigned: redaction::unsigned(by),
         });
-        super::finish::replace(&mut self.live.room, &pruned);
-        match self.live.fresh.get_mut(pruned.event_id()) {
-            Some(fresh) => *fresh = pruned,
-            None => out.pruned.push(pruned),
+        self.change(&pruned);
+        let key = pruned
+            .pdu
+            .state_key
+            .as_deref()
+            .map(|key| (pruned.pdu.kind.to_string(), key));
+        let Some((kind, key)) = key else { return Ok(()) };
+        let room = &self.live.room;
+        let held = room
+            .timeline
+            .iter()
+            .chain(room.state_event(&kind, key))
+            .chain(&self.input.prefetched.successors);
+        let later: BTreeSet<OwnedEventId> = held
+            .filter(|event| event.pdu.is_state(&kind, key))
+            .map(|event| event.pdu.event_id.clone())
+            .collect();
+        for id in later {
+            let newest = self.lookup(&id).or_else(|| self.successor(&id));
+            if let Some(event) = newest.and_then(|event| redaction::forgetful(&event, &pruned)) {
+                out.rows
+                    .unsigned_updates
+                    .push((event.nid.0, event.unsigned.as_deref().unwrap_or_default().to_owned()));
+                self.change(&event);
+            }
         }
         Ok(())
+    }
+
+    fn successor(&self, id: &EventId) -> Option<Arc<StoredEvent>> {
+        self.input
+            .prefetched
+            .successors
+            .iter()
+            .find(|event| event.pdu.event_id == *id)
+            .cloned()
+    }
+
+    /// An event has another form from here on.
+    fn change(&mut self, event: &Arc<StoredEvent>) {
+        super::finish::replace(&mut self.live.room, event);
+        match self.live.fresh.get_mut(event.event_id()) {
+            Some(fresh) => *fresh = event.clone(),
+            None => drop(self.live.changed.insert(event.pdu.event_id.clone(), event.clone())),
+        }
     }
 
     pub(super) fn finish(self, replies: Vec<Outcome<Reply>>) -> Plan {
         let Out {
             mut rows,
             facts,
-            pruned,
             changed,
         } = self.out;
+        let pruned = self.live.changed.values().cloned().collect();
         let room = self.live.room;
         if self.live.next > 0 {
             rows.room_heads.push(head_row(&room));

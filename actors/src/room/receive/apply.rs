@@ -15,7 +15,7 @@ use crate::room::commands::Verdict;
 use crate::room::event::{Pdu, Status, StoredEvent};
 use crate::room::ingest::Placed;
 use crate::room::members;
-use crate::room::plan::{Parts, Plan, head_row, prune, redacted_unsigned, replace, replaced_unsigned};
+use crate::room::plan::{Parts, Plan, forgetful, head_row, prune, redacted_unsigned, replace, replaced_unsigned};
 use crate::room::redact::redaction_allowed;
 use crate::room::resolve::StateIds;
 use crate::room::snapshot::{Extremity, StateEntry, StateKey, TIMELINE_TAIL};
@@ -342,13 +342,31 @@ impl Receiver<'_> {
             json: pruned.pdu.json.to_string(),
             unsigned: redacted_unsigned(event),
         });
-        replace(&mut self.room, &pruned);
-        match self.out.fresh.get_mut(&pruned.nid) {
-            Some(fresh) => *fresh = pruned.clone(),
-            None => self.out.pruned.push(pruned.clone()),
+        self.change(pruned.clone());
+        let mut successors = self.env.rooms.successors(&pruned).await?;
+        successors.extend(self.out.fresh.values().cloned());
+        for event in successors {
+            let newest = self.stored.get(event.event_id()).cloned().unwrap_or(event);
+            if let Some(event) = forgetful(&newest, &pruned) {
+                let unsigned = event.unsigned.as_deref().unwrap_or_default().to_owned();
+                self.out.rows.unsigned_updates.push((event.nid.0, unsigned));
+                self.change(event);
+            }
         }
-        self.know(pruned);
         Ok(())
+    }
+
+    /// An event has another form from here on.
+    fn change(&mut self, event: Arc<StoredEvent>) {
+        replace(&mut self.room, &event);
+        match self.out.fresh.get_mut(&event.nid) {
+            Some(fresh) => *fresh = event.clone(),
+            None => {
+                self.out.pruned.retain(|other| other.nid != event.nid);
+                self.out.pruned.push(event.clone());
+            }
+        }
+        self.know(event);
     }
 
     /// Everything for one commit.
