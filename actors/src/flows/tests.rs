@@ -8,6 +8,7 @@ use ruma::api::client::room::create_room::v3::Request;
 use ruma::{OwnedRoomId, OwnedUserId, RoomOrAliasId, UserId};
 use serde_json::{Value, json};
 
+use super::deactivate::{deactivate, resume};
 use super::membership::{Change, change, join, resolve_alias};
 use super::upgrade::upgrade;
 use crate::clock::Clock;
@@ -18,6 +19,7 @@ use crate::key::ServerKey;
 use crate::rng::Rng;
 use crate::room::commands::{Append, Draft, SetTyping};
 use crate::room::membership::Action;
+use crate::session::account::Registration;
 use crate::settings::Settings;
 use crate::stream::fact::FactKind;
 use crate::supervisor::Arbiters;
@@ -289,5 +291,62 @@ fn typing_is_told_and_ends_by_itself() {
             timeout_ms: Some(1),
         };
         assert_eq!(code(hub.rooms().set_typing(&room, stranger).await), "M_FORBIDDEN");
+    });
+}
+
+/// Until nobody of `users` is in the room any more.
+async fn all_left(hub: &Hub, room: &OwnedRoomId, users: &[&str]) {
+    for _ in 0..500 {
+        let view = hub.rooms().existing(room).await.expect("there");
+        if users.iter().all(|name| !view.is_joined(&user(name))) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{users:?} are still in the room");
+}
+
+#[test]
+fn a_deactivated_user_leaves_all_rooms() {
+    with_hub(|hub| async move {
+        let nobody = Registration {
+            password_hash: None,
+            guest: false,
+            admin: false,
+            displayname: None,
+            device: None,
+        };
+        for name in ["bob", "carol"] {
+            hub.sessions()
+                .register(&user(name), nobody.clone())
+                .await
+                .expect("a new user");
+        }
+        let room = made(&hub, json!({ "preset": "public_chat" })).await.expect("made");
+        for name in ["bob", "carol"] {
+            joined(&hub, name, room.as_str()).await.expect("joined");
+        }
+        deactivate(&hub, &user("bob"), false).await.expect("done");
+        all_left(&hub, &room, &["bob"]).await;
+
+        // As if the server had stopped before the rooms were left.
+        hub.sessions().deactivate(&user("carol"), false).await.expect("done");
+        assert!(
+            hub.rooms()
+                .existing(&room)
+                .await
+                .expect("there")
+                .is_joined(&user("carol"))
+        );
+        resume(&hub).await.expect("begun");
+        all_left(&hub, &room, &["carol"]).await;
+        assert!(
+            hub.rooms()
+                .existing(&room)
+                .await
+                .expect("there")
+                .is_joined(&user("alice"))
+        );
+        assert_eq!(code(deactivate(&hub, &user("nobody"), false).await), "M_NOT_FOUND");
     });
 }
