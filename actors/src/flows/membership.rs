@@ -145,7 +145,7 @@ pub async fn resolve_alias(hub: &Hub, alias: &RoomAliasId) -> Outcome<OwnedRoomI
 }
 
 /// Whether the user is in one of the rooms whose members may join this one.
-async fn is_allowed(hub: &Hub, room: &RoomSnapshot, user: &UserId) -> Outcome<bool> {
+pub(super) async fn is_allowed(hub: &Hub, room: &RoomSnapshot, user: &UserId) -> Outcome<bool> {
     for room_id in membership::allowing_rooms(room).unwrap_or_default() {
         if hub
             .rooms()

@@ -3,9 +3,12 @@
 
 pub mod create_room;
 pub mod deactivate;
+pub mod directory;
 pub mod guard;
 pub mod membership;
 pub mod profile;
+pub mod search;
+pub mod spaces;
 pub mod upgrade;
 
 use std::collections::HashMap;

@@ -20,6 +20,7 @@ pub mod read;
 mod receipts;
 mod receive;
 pub mod redact;
+pub mod relations;
 pub mod render;
 pub mod resolve;
 mod resolve_v1;
@@ -28,6 +29,7 @@ pub mod rules;
 mod simulation;
 pub mod snapshot;
 pub mod state_group;
+pub mod summary;
 #[cfg(test)]
 mod testing;
 pub mod typing;

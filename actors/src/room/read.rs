@@ -191,7 +191,8 @@ async fn chunk(
 }
 
 /// The token behind an event in the direction of reading.
-fn after(event: &StoredEvent, backwards: bool) -> Option<Token> {
+#[must_use]
+pub fn after(event: &StoredEvent, backwards: bool) -> Option<Token> {
     let pos = event.pos?;
     Some(Token::History {
         depth: event.pdu.depth,

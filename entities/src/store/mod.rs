@@ -54,6 +54,7 @@ mod room;
 pub mod rows;
 mod run;
 pub mod session;
+pub mod search;
 mod state;
 mod stream;
 mod token;

@@ -1,13 +1,20 @@
 //! Rooms (client-server API, "Rooms" and the modules that build on it): thin translations of requests into calls on the
 //! hub.
 
+mod aliases;
 mod create;
+mod directory;
 mod history;
 mod members;
 mod membership;
 mod redact;
+mod relations;
+mod reports;
+mod search;
 mod send;
+mod spaces;
 mod state;
+mod users;
 
 use actors::error::{DomainError, Outcome};
 use actors::room::event::StoredEvent;
@@ -28,13 +35,20 @@ use crate::http::endpoint::Table;
 
 /// Registers the chapter.
 pub fn routes(table: &mut Table) {
+    aliases::routes(table);
     create::routes(table);
+    directory::routes(table);
     history::routes(table);
     members::routes(table);
     membership::routes(table);
     redact::routes(table);
+    relations::routes(table);
+    reports::routes(table);
+    search::routes(table);
     send::routes(table);
+    spaces::routes(table);
     state::routes(table);
+    users::routes(table);
 }
 
 /// The user, who may change things.
