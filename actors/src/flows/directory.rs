@@ -69,7 +69,9 @@ pub async fn make_alias(
     }
     let room = hub.rooms().view(room_id).await?;
     if members_only && !asker.is_admin && !room.as_ref().is_some_and(|room| room.is_joined(asker.user)) {
-        return Err(DomainError::forbidden("you are not in the room that the alias would lead to"));
+        return Err(DomainError::forbidden(
+            "you are not in the room that the alias would lead to",
+        ));
     }
     if room.is_none() {
         return Err(DomainError::not_found(format!("there is no room {room_id}")));
@@ -80,9 +82,11 @@ pub async fn make_alias(
         creator: asker.user.to_string(),
     };
     match env.store.insert_alias(row).await {
-        Err(StoreError::Duplicate(_)) => {
-            Err(DomainError::matrix(409, "M_UNKNOWN", format!("the room alias {alias} exists already")))
-        }
+        Err(StoreError::Duplicate(_)) => Err(DomainError::matrix(
+            409,
+            "M_UNKNOWN",
+            format!("the room alias {alias} exists already"),
+        )),
         result => Ok(result?),
     }
 }
@@ -108,7 +112,9 @@ pub async fn delete_alias(hub: &Hub, asker: Asker<'_>, alias: &RoomAliasId) -> O
     let room = hub.rooms().view(&room_id).await?;
     let may_name = room.as_ref().is_some_and(|room| may_name(room, asker.user));
     if !asker.is_admin && !may_name && row.creator != asker.user.as_str() {
-        return Err(DomainError::forbidden("you did not make this alias and may not name its room"));
+        return Err(DomainError::forbidden(
+            "you did not make this alias and may not name its room",
+        ));
     }
     if !env.store.delete_alias(alias.as_str()).await? {
         return Err(missing());
@@ -151,7 +157,9 @@ fn without_alias(room: &RoomSnapshot, user: &UserId, alias: &RoomAliasId) -> Opt
 pub async fn publish(hub: &Hub, asker: Asker<'_>, room_id: &RoomId, listed: bool) -> Outcome<()> {
     let room = hub.rooms().existing(room_id).await?;
     if !asker.is_admin && !may_name(&room, asker.user) {
-        return Err(DomainError::forbidden("you may not change whether the directory lists this room"));
+        return Err(DomainError::forbidden(
+            "you may not change whether the directory lists this room",
+        ));
     }
     Ok(hub.env().store.set_published(room_id.as_str(), listed).await?)
 }
@@ -191,7 +199,11 @@ pub async fn public_rooms(env: &Env, query: &PublicQuery) -> Outcome<PublicPage>
     let start: usize = query.since.as_deref().map_or(Ok(0), str::parse).map_err(bad)?;
     let limit = query.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
     let ordered = by_members(env).await?;
-    let term = query.term.as_deref().map(str::to_lowercase).filter(|term| !term.trim().is_empty());
+    let term = query
+        .term
+        .as_deref()
+        .map(str::to_lowercase)
+        .filter(|term| !term.trim().is_empty());
     let wanted = |room: &Summary| {
         term.as_deref().is_none_or(|term| room.mentions(term.trim()))
             && query.types.as_ref().is_none_or(|types| types.contains(&room.room_type))
@@ -219,10 +231,18 @@ pub async fn public_rooms(env: &Env, query: &PublicQuery) -> Outcome<PublicPage>
 /// Published rooms that somebody is in, `(number, members)`.
 async fn by_members(env: &Env) -> Outcome<Vec<(i64, u64)>> {
     let ids = env.store.published_rooms().await?;
-    let nids: Vec<i64> = env.store.rooms_by_id(&ids).await?.into_iter().map(|room| room.nid).collect();
+    let nids: Vec<i64> = env
+        .store
+        .rooms_by_id(&ids)
+        .await?
+        .into_iter()
+        .map(|room| room.nid)
+        .collect();
     let counts = env.store.joined_counts(&nids).await?;
-    let mut rooms: Vec<(i64, u64)> =
-        counts.into_iter().map(|(nid, count)| (nid, u64::try_from(count).unwrap_or(0))).collect();
+    let mut rooms: Vec<(i64, u64)> = counts
+        .into_iter()
+        .map(|(nid, count)| (nid, u64::try_from(count).unwrap_or(0)))
+        .collect();
     rooms.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     Ok(rooms)
 }
@@ -230,11 +250,17 @@ async fn by_members(env: &Env) -> Outcome<Vec<(i64, u64)>> {
 /// One for each room, in their order.
 async fn summaries(env: &Env, rooms: &[(i64, u64)]) -> Outcome<Vec<Option<Summary>>> {
     let nids: Vec<i64> = rooms.iter().map(|(nid, _)| *nid).collect();
-    let names = env.rooms.names(&nids.iter().map(|nid| RoomNid(*nid)).collect::<Vec<_>>()).await?;
+    let names = env
+        .rooms
+        .names(&nids.iter().map(|nid| RoomNid(*nid)).collect::<Vec<_>>())
+        .await?;
     let rows = env.store.current_state_of_types(&nids, &TYPES).await?;
     let mut states: HashMap<RoomNid, HashMap<String, Arc<StoredEvent>>> = HashMap::new();
     for event in env.rooms.decode(rows).await? {
-        states.entry(event.room_nid).or_default().insert(event.pdu.kind.to_string(), event);
+        states
+            .entry(event.room_nid)
+            .or_default()
+            .insert(event.pdu.kind.to_string(), event);
     }
     let one = |(nid, joined): &(i64, u64)| {
         let name = names.get(&RoomNid(*nid))?;

@@ -78,8 +78,12 @@ pub async fn search(env: &Env, search: &Search<'_>) -> Outcome<Found> {
         None => visible.0,
     }
     .min(visible.0);
-    let words: Vec<String> =
-        search.term.split_whitespace().take(MAX_WORDS).map(str::to_lowercase).collect();
+    let words: Vec<String> = search
+        .term
+        .split_whitespace()
+        .take(MAX_WORDS)
+        .map(str::to_lowercase)
+        .collect();
     if words.is_empty() {
         return Err(DomainError::invalid_param("search_term is empty"));
     }
@@ -87,23 +91,33 @@ pub async fn search(env: &Env, search: &Search<'_>) -> Outcome<Found> {
     let nids: Vec<i64> = rooms.keys().map(|nid| nid.0).collect();
     let limit = search.limit.clamp(1, MAX_PAGE);
     let floor = floor(env, &nids).await?;
-    let mut found = Found { words, ..Found::default() };
+    let mut found = Found {
+        words,
+        ..Found::default()
+    };
     for _ in 0..MAX_WINDOWS {
         if upto < floor || nids.is_empty() {
             return Ok(found);
         }
         let above = (upto - WINDOW).max(floor - 1);
-        let rows = env.store.search_events(&nids, &found.words, above, upto, CANDIDATES).await?;
+        let rows = env
+            .store
+            .search_events(&nids, &found.words, above, upto, CANDIDATES)
+            .await?;
         let whole = rows.len() < CANDIDATES as usize;
         for event in env.rooms.decode(rows).await? {
             let Some(pos) = event.pos else { continue };
             upto = pos.0 - 1;
-            let Some(room) = rooms.get(&event.room_nid) else { continue };
+            let Some(room) = rooms.get(&event.room_nid) else {
+                continue;
+            };
             if !matches(&event, &found.words, search.keys) || !event_allowed(search.filter, &event) {
                 continue;
             }
             let seen = filter_visible(&env.rooms, search.user, room, vec![event]).await?;
-            found.results.extend(seen.into_iter().map(|event| (event, room.clone())));
+            found
+                .results
+                .extend(seen.into_iter().map(|event| (event, room.clone())));
             if found.results.len() == limit {
                 found.next = (upto >= floor).then(|| upto.to_string());
                 return Ok(found);
@@ -122,7 +136,9 @@ async fn rooms(env: &Env, search: &Search<'_>) -> Outcome<HashMap<RoomNid, Arc<R
     let joined: Option<&[&str]> = Some(&["join"]);
     let mut rooms = HashMap::new();
     for (_, row) in env.store.memberships_of_user(search.user.as_str(), joined).await? {
-        let Ok(room_id) = ruma::RoomId::parse(row.room_id) else { continue };
+        let Ok(room_id) = ruma::RoomId::parse(row.room_id) else {
+            continue;
+        };
         if !section_allows_room(search.filter, &room_id) {
             continue;
         }
@@ -159,5 +175,6 @@ fn matches(event: &StoredEvent, words: &[String], keys: Keys) -> bool {
         "m.room.topic" if keys.topic && state => content.topic,
         _ => None,
     };
-    text.map(|text| text.to_lowercase()).is_some_and(|text| words.iter().all(|word| text.contains(word.as_str())))
+    text.map(|text| text.to_lowercase())
+        .is_some_and(|text| words.iter().all(|word| text.contains(word.as_str())))
 }

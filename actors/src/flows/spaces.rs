@@ -76,14 +76,25 @@ fn children(room: &RoomSnapshot) -> Vec<Child> {
         (!content.via.is_empty()).then(|| Child {
             room_id,
             suggested: content.suggested.as_bool().unwrap_or(false),
-            order: content.order.as_str().filter(|order| valid_order(order)).map(str::to_owned),
+            order: content
+                .order
+                .as_str()
+                .filter(|order| valid_order(order))
+                .map(str::to_owned),
             sent: event.pdu.origin_server_ts.get().into(),
             event: event.clone(),
         })
     };
     let mut children: Vec<Child> = room.state_of_kind("m.space.child").filter_map(child).collect();
     children.sort_by(|a, b| {
-        let key = |child: &Child| (child.order.is_none(), child.order.clone(), child.sent, child.room_id.clone());
+        let key = |child: &Child| {
+            (
+                child.order.is_none(),
+                child.order.clone(),
+                child.sent,
+                child.room_id.clone(),
+            )
+        };
         key(a).cmp(&key(b))
     });
     children
@@ -112,7 +123,11 @@ pub struct Walk<'a> {
 /// `M_FORBIDDEN` for spaces that the user may not see; `M_INVALID_PARAM` for unknown tokens.
 pub async fn walk(hub: &Hub, walk: &Walk<'_>) -> Outcome<(Vec<Value>, Option<String>)> {
     // A token belongs to the walk it came from.
-    let shape = format!("{}.{}", walk.max_depth.map_or(-1, |depth| i64::try_from(depth).unwrap_or(0)), walk.suggested_only);
+    let shape = format!(
+        "{}.{}",
+        walk.max_depth.map_or(-1, |depth| i64::try_from(depth).unwrap_or(0)),
+        walk.suggested_only
+    );
     let skip = match walk.from {
         Some(token) => parse_token(token, &shape)?,
         None => 0,

@@ -7,8 +7,8 @@ use entities::store::event::RelationQuery;
 use ruma::{EventId, OwnedEventId, OwnedUserId};
 
 use super::event::StoredEvent;
-use super::redact::prune_pdu;
 use super::read::{self, Access};
+use super::redact::prune_pdu;
 use super::visibility::filter_visible;
 use crate::env::Env;
 use crate::error::Outcome;
@@ -56,7 +56,10 @@ pub async fn page(env: &Env, access: &Access, query: &Query<'_>) -> Outcome<Page
     if query.recurse {
         let mut level = ids.clone();
         for _ in 1..MAX_DEPTH {
-            level = env.store.related_ids(room.nid.0, &level, access.upto.0, MAX_FOLLOWED).await?;
+            level = env
+                .store
+                .related_ids(room.nid.0, &level, access.upto.0, MAX_FOLLOWED)
+                .await?;
             if level.is_empty() {
                 break;
             }
@@ -83,7 +86,10 @@ pub async fn page(env: &Env, access: &Access, query: &Query<'_>) -> Outcome<Page
     let mut events = env.rooms.decode(rows).await?;
     let more = events.len() > limit;
     events.truncate(limit);
-    let next = events.last().filter(|_| more).and_then(|last| read::after(last, query.backwards));
+    let next = events
+        .last()
+        .filter(|_| more)
+        .and_then(|last| read::after(last, query.backwards));
     let seen = filter_visible(&env.rooms, &access.user, room, events).await?;
     Ok((seen, next))
 }
@@ -110,20 +116,35 @@ pub async fn threads(env: &Env, access: &Access, query: &Threads<'_>) -> Outcome
     let from = query.from.map_or(access.upto, |token| token.pos().min(access.upto));
     let participant = query.participated.then_some(access.user.as_str());
     let asked = u32::try_from(limit + 1).unwrap_or(u32::MAX);
-    let mut rows = env.store.threads(access.room.nid.0, from.0, access.upto.0, participant, asked).await?;
+    let mut rows = env
+        .store
+        .threads(access.room.nid.0, from.0, access.upto.0, participant, asked)
+        .await?;
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|(_, pos)| Token::Live(StreamPos((pos - 1).max(0))));
+    let next = rows
+        .last()
+        .filter(|_| more)
+        .map(|(_, pos)| Token::Live(StreamPos((pos - 1).max(0))));
     let ids: Vec<OwnedEventId> = rows.iter().filter_map(|(id, _)| EventId::parse(id).ok()).collect();
     let found = env.rooms.events_by_id(&ids).await?;
     let here = |event: &&Arc<StoredEvent>| event.room_nid == access.room.nid && event.pos.is_some();
-    let roots: Vec<_> = ids.iter().filter_map(|id| found.get(id)).filter(here).cloned().collect();
+    let roots: Vec<_> = ids
+        .iter()
+        .filter_map(|id| found.get(id))
+        .filter(here)
+        .cloned()
+        .collect();
     let mut roots = filter_visible(&env.rooms, &access.user, &access.room, roots).await?;
     for root in &mut roots {
         if query.ignored.contains(&root.pdu.sender)
             && let Ok(pdu) = prune_pdu(&root.pdu, &access.room.rules)
         {
-            *root = Arc::new(StoredEvent { pdu: Arc::new(pdu), unsigned: None, ..(**root).clone() });
+            *root = Arc::new(StoredEvent {
+                pdu: Arc::new(pdu),
+                unsigned: None,
+                ..(**root).clone()
+            });
         }
     }
     Ok((roots, next))

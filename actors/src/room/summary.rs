@@ -72,7 +72,9 @@ impl Summary {
         state: impl Fn(&str) -> Option<Arc<StoredEvent>>,
     ) -> Self {
         let content = |kind: &str| -> Map<String, Value> {
-            state(kind).and_then(|event| event.pdu.content_as().ok()).unwrap_or_default()
+            state(kind)
+                .and_then(|event| event.pdu.content_as().ok())
+                .unwrap_or_default()
         };
         let text = |kind: &str, field: &str| {
             let value = content(kind).get(field)?.as_str()?.to_owned();
@@ -80,7 +82,10 @@ impl Summary {
         };
         let rules = content("m.room.join_rules");
         let allowed = rules.get("allow").and_then(Value::as_array);
-        let allowed = allowed.into_iter().flatten().filter_map(|allow| allow["room_id"].as_str());
+        let allowed = allowed
+            .into_iter()
+            .flatten()
+            .filter_map(|allow| allow["room_id"].as_str());
         Self {
             room_id,
             name: text("m.room.name", "name"),
@@ -88,7 +93,8 @@ impl Summary {
             canonical_alias: text("m.room.canonical_alias", "alias"),
             avatar_url: text("m.room.avatar", "url"),
             num_joined_members: joined,
-            world_readable: text("m.room.history_visibility", "history_visibility").as_deref() == Some("world_readable"),
+            world_readable: text("m.room.history_visibility", "history_visibility").as_deref()
+                == Some("world_readable"),
             guest_can_join: text("m.room.guest_access", "guest_access").as_deref() == Some("can_join"),
             join_rule: text("m.room.join_rules", "join_rule").unwrap_or_else(|| "invite".to_owned()),
             room_type: text("m.room.create", "type"),
@@ -109,7 +115,10 @@ impl Summary {
     #[must_use]
     pub fn mentions(&self, term: &str) -> bool {
         let texts = [&self.name, &self.topic, &self.canonical_alias];
-        texts.into_iter().flatten().any(|text| text.to_lowercase().contains(term))
+        texts
+            .into_iter()
+            .flatten()
+            .any(|text| text.to_lowercase().contains(term))
     }
 
     /// With further members.
@@ -117,8 +126,8 @@ impl Summary {
     /// # Errors
     /// `Internal` when it does not serialise.
     pub fn with(&self, more: impl IntoIterator<Item = (&'static str, Value)>) -> Outcome<Value> {
-        let mut value =
-            serde_json::to_value(self).map_err(|e| DomainError::internal(format!("a summary does not serialise: {e}")))?;
+        let mut value = serde_json::to_value(self)
+            .map_err(|e| DomainError::internal(format!("a summary does not serialise: {e}")))?;
         for (name, member) in more {
             value[name] = member;
         }

@@ -2,11 +2,7 @@
 
 use super::event::VISIBLE;
 use super::{Run, Store, params};
-use crate::{
-    error::StoreError,
-    event, event_report,
-    store::backend::Backend,
-};
+use crate::{error::StoreError, event, event_report, store::backend::Backend};
 
 /// A local or remote user that the directory knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +114,10 @@ impl Store {
 
     /// Keeps a report.
     pub async fn insert_report(&self, report: event_report::Model) -> Result<(), StoreError> {
-        self.writer().insert::<event_report::Entity>(&[report]).await.map(|_| ())
+        self.writer()
+            .insert::<event_report::Entity>(&[report])
+            .await
+            .map(|_| ())
     }
 
     /// Changes the score of the reports of an event: of one reporter, or all of them. Tells how many there are.
@@ -131,7 +130,9 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let sql = "UPDATE event_report SET score = $4 WHERE room_id = $1 AND event_id = $2 \
                    AND ($3 IS NULL OR reporter = $3)";
-        self.writer().exec(sql, params![room_id, event_id, reporter, score]).await
+        self.writer()
+            .exec(sql, params![room_id, event_id, reporter, score])
+            .await
     }
 }
 

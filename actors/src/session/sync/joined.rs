@@ -11,6 +11,7 @@ use super::state::{Known, delta};
 use super::summary::summarise;
 use super::{Context, timeline};
 use crate::error::Outcome;
+use crate::room::bundle;
 use crate::room::render::{Extras, RoomIdField, client_event};
 
 /// The block, or `None` where there is nothing to tell.
@@ -49,6 +50,13 @@ pub async fn block(cx: &Context<'_>, room: &Candidate, look: &Look, upto: Stream
     let state = Events {
         events: state.iter().map(|event| render(event)).collect(),
     };
+    let reader = bundle::Reader {
+        env: cx.env,
+        viewer: &viewer,
+        ignored: &cx.view.ignored,
+        upto,
+    };
+    let events = bundle::client_events(reader, snapshot, &slice.events, RoomIdField::Omitted).await?;
     let members_moved =
         from_scratch || slice.limited || slice.events.iter().any(|e| e.pdu.kind.to_string() == "m.room.member");
     let (state, state_after) = if cx.args.use_state_after {
@@ -58,7 +66,7 @@ pub async fn block(cx: &Context<'_>, room: &Candidate, look: &Look, upto: Stream
     };
     let mut block = Joined {
         timeline: Timeline {
-            events: slice.events.iter().map(|event| render(event)).collect(),
+            events,
             limited: slice.limited,
             prev_batch: Some(slice.prev_batch(since)),
         },

@@ -6,8 +6,8 @@
 mod departed;
 mod ephemeral;
 pub mod filter;
-mod global;
-mod invited;
+pub mod global;
+pub mod invited;
 mod joined;
 pub mod lazy;
 mod look;

@@ -20,16 +20,29 @@ use crate::http::reply::Reply;
 
 pub(super) fn routes(table: &mut Table) {
     table.user::<aliases::v3::Request, _>(of_room_typed);
-    for path in ["/_matrix/client/r0/directory/room/{room_alias}", "/_matrix/client/v3/directory/room/{room_alias}"] {
+    for path in [
+        "/_matrix/client/r0/directory/room/{room_alias}",
+        "/_matrix/client/v3/directory/room/{room_alias}",
+    ] {
         table.raw(Method::GET, path, Policy::Open, get);
         table.raw(Method::PUT, path, Policy::User, put);
         table.raw(Method::DELETE, path, Policy::User, delete);
     }
     table
-        .raw(Method::GET, "/_matrix/client/r0/directory/room/alias/{room_alias}", Policy::Open, get)
+        .raw(
+            Method::GET,
+            "/_matrix/client/r0/directory/room/alias/{room_alias}",
+            Policy::Open,
+            get,
+        )
         .also("/_matrix/client/v3/directory/room/alias/{room_alias}");
     table
-        .raw(Method::GET, "/_matrix/client/r0/directory/room/{room_id}/alias", Policy::User, of_room_raw)
+        .raw(
+            Method::GET,
+            "/_matrix/client/r0/directory/room/{room_id}/alias",
+            Policy::User,
+            of_room_raw,
+        )
         .also("/_matrix/client/v3/directory/room/{room_id}/alias");
     for path in [
         "/_matrix/client/r0/directory/room/{room_id}/alias/{room_alias}",
@@ -67,7 +80,10 @@ fn alias(ctx: &Ctx, text: &str) -> Outcome<ruma::OwnedRoomAliasId> {
 
 fn asker(ctx: &Ctx) -> Outcome<Asker<'_>> {
     let identity = active(ctx)?;
-    Ok(Asker { user: &identity.user_id, is_admin: identity.is_admin })
+    Ok(Asker {
+        user: &identity.user_id,
+        is_admin: identity.is_admin,
+    })
 }
 
 async fn get(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {

@@ -50,9 +50,14 @@ async fn set_visibility(ctx: Ctx, request: set_room_visibility::v3::Request) -> 
 pub(super) async fn publish(ctx: &Ctx, room_id: &RoomId, listed: bool) -> Outcome<()> {
     let identity = active(ctx)?;
     if listed && !ctx.config.room_directory.allow_publication && !identity.is_admin {
-        return Err(DomainError::forbidden("only administrators may publish rooms on this server"));
+        return Err(DomainError::forbidden(
+            "only administrators may publish rooms on this server",
+        ));
     }
-    let asker = Asker { user: &identity.user_id, is_admin: identity.is_admin };
+    let asker = Asker {
+        user: &identity.user_id,
+        is_admin: identity.is_admin,
+    };
     directory::publish(&ctx.hub, asker, room_id, listed).await
 }
 
@@ -86,8 +91,13 @@ async fn search(ctx: Ctx, request: get_public_rooms_filtered::v3::Request) -> Ou
     }
     require_own(&ctx, request.server.as_ref())?;
     let filter = request.filter;
-    let types = (!filter.room_types.is_empty())
-        .then(|| filter.room_types.iter().map(|kind| kind.as_str().map(str::to_owned)).collect());
+    let types = (!filter.room_types.is_empty()).then(|| {
+        filter
+            .room_types
+            .iter()
+            .map(|kind| kind.as_str().map(str::to_owned))
+            .collect()
+    });
     let query = PublicQuery {
         limit: request.limit.map(count),
         since: request.since.filter(|token| !token.is_empty()),

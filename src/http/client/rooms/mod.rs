@@ -5,6 +5,7 @@ mod aliases;
 mod create;
 mod directory;
 mod history;
+mod legacy;
 mod members;
 mod membership;
 mod redact;
@@ -39,6 +40,7 @@ pub fn routes(table: &mut Table) {
     create::routes(table);
     directory::routes(table);
     history::routes(table);
+    legacy::routes(table);
     members::routes(table);
     membership::routes(table);
     redact::routes(table);

@@ -26,7 +26,12 @@ pub(super) fn routes(table: &mut Table) {
         }
     });
     table
-        .raw(Method::PUT, "/_matrix/client/r0/rooms/{room_id}/report/{event_id}/score", Policy::User, score)
+        .raw(
+            Method::PUT,
+            "/_matrix/client/r0/rooms/{room_id}/report/{event_id}/score",
+            Policy::User,
+            score,
+        )
         .also("/_matrix/client/v3/rooms/{room_id}/report/{event_id}/score");
 }
 
@@ -55,7 +60,9 @@ struct Subject {
 async fn keep(ctx: &Ctx, subject: Subject, reason: Option<String>, score: Option<i64>) -> Outcome<Reply> {
     let env = ctx.hub.env();
     if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
-        return Err(DomainError::too_large(format!("the reason is longer than {MAX_REASON} bytes")));
+        return Err(DomainError::too_large(format!(
+            "the reason is longer than {MAX_REASON} bytes"
+        )));
     }
     let report = event_report::Model {
         id: env.ids.take(1).await?,
@@ -77,7 +84,9 @@ async fn event(ctx: Ctx, request: report_content::v3::Request) -> Outcome<Reply>
     let score = checked(body.score)?;
     let missing = |_| DomainError::not_found("there is no such event, or you may not see it");
     let env = ctx.hub.env();
-    let access = read::access(env, &ctx.user()?.user_id, &request.room_id).await.map_err(missing)?;
+    let access = read::access(env, &ctx.user()?.user_id, &request.room_id)
+        .await
+        .map_err(missing)?;
     let event = read::event(env, &access, &request.event_id).await.map_err(missing)?;
     let subject = Subject {
         kind: "event",
@@ -95,7 +104,10 @@ async fn score(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let identity = ctx.user()?;
     let reporter = (!identity.is_admin).then_some(identity.user_id.as_str());
     let store = &ctx.hub.env().store;
-    match store.set_report_score(room_id.as_str(), event_id.as_str(), reporter, score).await? {
+    match store
+        .set_report_score(room_id.as_str(), event_id.as_str(), reporter, score)
+        .await?
+    {
         0 => Err(DomainError::not_found("there is no report of yours about this event")),
         _ => Ok(Reply::empty()),
     }
@@ -104,7 +116,11 @@ async fn score(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
 async fn room(ctx: Ctx, request: report_room::v3::Request) -> Outcome<Reply> {
     let room = ctx.hub.rooms().view(&request.room_id).await?;
     room.ok_or_else(|| DomainError::not_found(format!("there is no room {}", request.room_id)))?;
-    let subject = Subject { kind: "room", room_id: Some(request.room_id.to_string()), ..Subject::default() };
+    let subject = Subject {
+        kind: "room",
+        room_id: Some(request.room_id.to_string()),
+        ..Subject::default()
+    };
     keep(&ctx, subject, Some(request.reason), None).await
 }
 
@@ -113,6 +129,10 @@ async fn user(ctx: Ctx, request: report_user::v3::Request) -> Outcome<Reply> {
     if env.is_local(&request.user_id) && actors::session::load::view(env, &request.user_id).await?.is_none() {
         return Err(DomainError::not_found(format!("there is no user {}", request.user_id)));
     }
-    let subject = Subject { kind: "user", user_id: Some(request.user_id.to_string()), ..Subject::default() };
+    let subject = Subject {
+        kind: "user",
+        user_id: Some(request.user_id.to_string()),
+        ..Subject::default()
+    };
     keep(&ctx, subject, Some(request.reason), None).await
 }

@@ -63,7 +63,11 @@ async fn search(ctx: Ctx, request: Request) -> Outcome<Reply> {
 
 fn keys(criteria: &Criteria) -> Keys {
     let has = |key: &SearchKeys| criteria.keys.as_ref().is_none_or(|keys| keys.contains(key));
-    Keys { body: has(&SearchKeys::ContentBody), name: has(&SearchKeys::ContentName), topic: has(&SearchKeys::ContentTopic) }
+    Keys {
+        body: has(&SearchKeys::ContentBody),
+        name: has(&SearchKeys::ContentName),
+        topic: has(&SearchKeys::ContentTopic),
+    }
 }
 
 /// The type does not tell whether `event_context` was there; without it there is none in the answer.
@@ -73,7 +77,10 @@ fn has_context(ctx: &Ctx) -> Outcome<bool> {
         search_categories: Map<String, Value>,
     }
     let body: Body = ctx.request.json()?;
-    Ok(body.search_categories.get("room_events").is_some_and(|events| events.get("event_context").is_some()))
+    Ok(body
+        .search_categories
+        .get("room_events")
+        .is_some_and(|events| events.get("event_context").is_some()))
 }
 
 /// One opened room after the other; results of one room share it.
@@ -101,9 +108,18 @@ async fn surroundings(reading: &Reading<'_>, event: &Arc<StoredEvent>, wanted: &
     let filter = RoomEventFilter::default();
     let mut sides = Vec::new();
     for (backwards, limit) in [(true, wanted.before_limit), (false, wanted.after_limit)] {
-        let from = Token::History { depth, pos: if backwards { StreamPos(pos.0 - 1) } else { pos } };
+        let from = Token::History {
+            depth,
+            pos: if backwards { StreamPos(pos.0 - 1) } else { pos },
+        };
         let limit = count(limit).min(MAX_CONTEXT);
-        let query = PageQuery { from: Some(from), to: None, backwards, limit, filter: &filter };
+        let query = PageQuery {
+            from: Some(from),
+            to: None,
+            backwards,
+            limit,
+            filter: &filter,
+        };
         let (events, end) = match limit {
             0 => (Vec::new(), from),
             _ => {
@@ -113,7 +129,10 @@ async fn surroundings(reading: &Reading<'_>, event: &Arc<StoredEvent>, wanted: &
         };
         sides.push((events, end));
     }
-    let (after, before) = (sides.pop().unwrap_or_else(|| (Vec::new(), Token::Live(pos))), sides.pop());
+    let (after, before) = (
+        sides.pop().unwrap_or_else(|| (Vec::new(), Token::Live(pos))),
+        sides.pop(),
+    );
     let before = before.unwrap_or_else(|| (Vec::new(), Token::Live(pos)));
     let mut answer = json!({
         "start": before.1.to_string(),
@@ -133,8 +152,12 @@ fn profiles<'e>(room: &RoomSnapshot, events: impl Iterator<Item = &'e Arc<Stored
     let mut profiles = Map::new();
     for sender in senders {
         let member = room.state_event("m.room.member", sender);
-        let content: Map<String, Value> = member.and_then(|member| member.pdu.content_as().ok()).unwrap_or_default();
-        let kept = content.into_iter().filter(|(name, _)| name == "displayname" || name == "avatar_url");
+        let content: Map<String, Value> = member
+            .and_then(|member| member.pdu.content_as().ok())
+            .unwrap_or_default();
+        let kept = content
+            .into_iter()
+            .filter(|(name, _)| name == "displayname" || name == "avatar_url");
         profiles.insert(sender.to_owned(), Value::Object(kept.collect()));
     }
     Value::Object(profiles)
@@ -143,7 +166,12 @@ fn profiles<'e>(room: &RoomSnapshot, events: impl Iterator<Item = &'e Arc<Stored
 /// The results by room or sender.
 fn groups(criteria: &Criteria, found: &Found) -> Value {
     let mut groups = Map::new();
-    for key in criteria.groupings.group_by.iter().filter_map(|grouping| grouping.key.as_ref()) {
+    for key in criteria
+        .groupings
+        .group_by
+        .iter()
+        .filter_map(|grouping| grouping.key.as_ref())
+    {
         let name = |event: &StoredEvent| match key {
             GroupingKey::RoomId => Some(event.pdu.room_id.to_string()),
             GroupingKey::Sender => Some(event.pdu.sender.to_string()),

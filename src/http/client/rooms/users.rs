@@ -19,7 +19,12 @@ const MAX_USERS: usize = 50;
 pub(super) fn routes(table: &mut Table) {
     table.user::<search_users::v3::Request, _>(search);
     table
-        .raw(Method::POST, "/_matrix/client/r0/user_directory/list", Policy::User, list)
+        .raw(
+            Method::POST,
+            "/_matrix/client/r0/user_directory/list",
+            Policy::User,
+            list,
+        )
         .also("/_matrix/client/v3/user_directory/list");
 }
 
@@ -42,7 +47,10 @@ async fn find(ctx: &Ctx, term: &str, after: &str, limit: usize) -> Outcome<Vec<F
 fn render(user: &FoundUser) -> Value {
     let mut shown = json!({ "user_id": user.user_id });
     for (name, value) in [("display_name", &user.displayname), ("avatar_url", &user.avatar_url)] {
-        if let Some(value) = value.as_deref().and_then(|value| serde_json::from_str::<String>(value).ok()) {
+        if let Some(value) = value
+            .as_deref()
+            .and_then(|value| serde_json::from_str::<String>(value).ok())
+        {
             shown[name] = value.into();
         }
     }
@@ -52,7 +60,11 @@ fn render(user: &FoundUser) -> Value {
 async fn search(ctx: Ctx, request: search_users::v3::Request) -> Outcome<Reply> {
     let limit = count(request.limit).clamp(1, MAX_USERS);
     let term = request.search_term.trim().trim_start_matches('@');
-    let found = if term.is_empty() { Vec::new() } else { find(&ctx, term, "", limit).await? };
+    let found = if term.is_empty() {
+        Vec::new()
+    } else {
+        find(&ctx, term, "", limit).await?
+    };
     let results: Vec<Value> = found.iter().take(limit).map(render).collect();
     Reply::json(&json!({ "results": results, "limited": found.len() > limit }))
 }
