@@ -119,7 +119,7 @@ pub fn start(
     hub: Arc<Hub>,
     telemetry: Telemetry,
 ) -> Result<Server, ServerError> {
-    let table = super::table(&Process::new(config.clone(), telemetry));
+    let table = super::table(&Process::new(config.clone(), move || telemetry.render_metrics()));
     if !table.conflicts().is_empty() {
         return Err(ServerError::Conflict(table.conflicts().join(", ")));
     }

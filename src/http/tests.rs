@@ -337,6 +337,12 @@ async fn servers_are_known_by_their_signature() {
 #[actix_rt::test]
 async fn paths_are_registered_once() {
     assert_eq!(table().conflicts(), [""; 0]);
+    let process = super::process::Process::new(Arc::new(Config::default()), String::new);
+    let all = super::table(&process);
+    assert_eq!(all.conflicts(), [""; 0]);
+    for (method, path) in all.paths() {
+        assert!(path.starts_with('/') && !path.contains("//"), "{method} {path}");
+    }
 }
 
 /// Serves on a free port and speaks HTTP/1.1 by hand, one request after the other on one connection, of which the last
