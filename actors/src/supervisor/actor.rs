@@ -268,6 +268,14 @@ fn paused(left: std::time::Duration) -> DomainError {
     }
 }
 
+impl<M: Managed> Drop for Supervisor<M> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(kind = %M::KIND, arbiter = self.lane.arbiter, "a supervisor panicked: its actors are lost");
+        }
+    }
+}
+
 impl<M: Managed> Actor for Supervisor<M> {
     type Context = Context<Self>;
 

@@ -111,10 +111,11 @@ impl<M: Managed> Supervisor<M> {
         let mut refused = Vec::new();
         while let Some(item) = buffer.pop_front() {
             let env = &self.shared.env;
-            let fresh = || M::fresh(env, key, &item.command).map(Start::of);
+            let made = || M::fresh(env, key, &item.command).map(Start::of);
+            let fresh = || if item.creates { made() } else { None };
             // A panic here is the command's fault, not the supervisor's.
             match catch_unwind(AssertUnwindSafe(fresh)) {
-                Ok(Some(start)) if item.creates => {
+                Ok(Some(start)) => {
                     buffer.push_front(item);
                     self.spawn_child(key, start, buffer, me);
                     return refuse_all(key, refused);

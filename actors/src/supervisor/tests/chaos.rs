@@ -1,6 +1,7 @@
 //! Random sequences: no acknowledged increment is lost, none is stored twice, never two at once for a key, never a hang.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use super::toy::{Bench, Cmd, quick, run_with};
@@ -51,7 +52,11 @@ async fn client(bench: Arc<Bench>, rng: Rng, id: u64, known: &mut Known) {
             75..77 => drop(counters.ask(&key, Cmd::PanicAfter(op)).await),
             77..78 => drop(counters.ask(&key, Cmd::PanicOnArbiter).await),
             78..84 => drop(counters.passivate(&key).await.expect("supervisors do not die")),
-            84..87 => drop(counters.observe(&key).await),
+            84..87 => {
+                // Some states panic when they are looked at, on the arbiter and perhaps with a batch in flight.
+                bench.world.observe_panics.store(rng.below(6) == 0, SeqCst);
+                drop(counters.observe(&key).await);
+            }
             87..89 => drop(counters.release(&key).await.expect("supervisors do not die")),
             89..92 => drop(counters.ask(&key, Cmd::Sleep(rng.below(5))).await),
             // Gives up at some point.
