@@ -5,6 +5,7 @@ pub mod account_data;
 pub mod consumer_cursor;
 pub mod cross_signing_key;
 pub mod current_state;
+pub mod dehydrated_device;
 pub mod device;
 pub mod device_key;
 pub mod device_list_change;

@@ -41,6 +41,7 @@ fn entities() -> BTreeMap<String, Columns> {
         consumer_cursor,
         cross_signing_key,
         current_state,
+        dehydrated_device,
         device,
         device_key,
         device_list_change,

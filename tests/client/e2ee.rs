@@ -44,6 +44,13 @@ async fn query(by: &User, of: &User) -> Value {
         .ok()
 }
 
+/// The same user with another device's id.
+fn another(user: &User, device: &str) -> User {
+    let mut user = user.clone();
+    user.device_id = device.to_owned();
+    user
+}
+
 /// Two users in one room.
 async fn friends(server: &crate::common::server::TestServer) -> (User, User) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
@@ -130,14 +137,22 @@ both_databases! {
         let since = text(&alice.sync(None, 0, None).await, "next_batch");
         let waiting = {
             let alice = alice.clone();
-            tokio::spawn(async move { alice.sync(Some(&since), 30_000, None).await })
+            tokio::spawn(async move {
+                let mut since = since;
+                loop {
+                    let sync = alice.sync(Some(&since), 30_000, None).await;
+                    if sync["device_one_time_keys_count"][ALGORITHM] == 0 {
+                        return;
+                    }
+                    since = text(&sync, "next_batch");
+                }
+            })
         };
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         let started = std::time::Instant::now();
         claim(&bob, &alice).await;
-        let sync = waiting.await.expect("no panic");
+        waiting.await.expect("no panic");
         assert!(started.elapsed().as_secs() < 10);
-        assert_eq!(sync["device_one_time_keys_count"][ALGORITHM], 0);
     }
 
     async fn keys_must_fit_the_device(server) {
@@ -323,6 +338,52 @@ both_databases! {
         let signed = json!({ &alice.user_id: { "NODEVICE": { "user_id": alice.user_id } } });
         let answer = alice.post("keys/signatures/upload", signed).await.ok();
         assert_eq!(answer["failures"][&alice.user_id]["NODEVICE"]["errcode"], "M_NOT_FOUND", "{answer}");
+    }
+}
+
+both_databases! {
+    async fn a_dehydrated_device_receives_messages_until_it_is_deleted(server) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let at = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device";
+        alice.get(at).await.refused(404, "M_NOT_FOUND");
+        let dry = another(&alice, "DRY");
+        let mut body = json!({
+            "device_id": "DRY",
+            "device_data": { "algorithm": "x" },
+            "device_keys": identity(&dry),
+            "one_time_keys": one_time(&["A"]),
+        });
+        for device in [&alice.device_id, "DRY"] {
+            body["device_keys"] = identity(&another(&alice, device));
+            body["device_id"] = json!(device);
+            let answer = alice.put(at, body.clone()).await;
+            if device == "DRY" {
+                assert_eq!(answer.ok(), json!({ "device_id": "DRY" }));
+            } else {
+                answer.refused(400, "M_INVALID_PARAM");
+            }
+        }
+        let found = alice.get(at).await.ok();
+        assert_eq!(found, json!({ "device_id": "DRY", "device_data": { "algorithm": "x" } }));
+        assert!(query(&bob, &alice).await["device_keys"][&alice.user_id]["DRY"].is_object());
+        assert_eq!(claim(&bob, &dry).await, Some(format!("{ALGORITHM}:A")));
+
+        send(&bob, "t1", &alice, "DRY", json!({ "n": 1 })).await;
+        let page = alice.post(&format!("{at}/DRY/events"), json!({})).await.ok();
+        assert_eq!(page["events"][0]["content"]["n"], 1);
+        let next = json!({ "next_batch": page["next_batch"] });
+        let page = alice.post(&format!("{at}/DRY/events"), next).await.ok();
+        assert_eq!(page["events"], json!([]));
+        alice.post(&format!("{at}/OTHER/events"), json!({})).await.refused(403, "M_FORBIDDEN");
+
+        let newer = another(&alice, "NEWER");
+        body["device_id"] = json!("NEWER");
+        body["device_keys"] = identity(&newer);
+        alice.put(at, body).await.ok();
+        let devices = query(&bob, &alice).await["device_keys"][&alice.user_id].clone();
+        assert!(devices["DRY"].is_null() && devices["NEWER"].is_object(), "{devices}");
+        assert_eq!(alice.delete(at, None).await.ok(), json!({ "device_id": "NEWER" }));
+        alice.get(at).await.refused(404, "M_NOT_FOUND");
     }
 }
 

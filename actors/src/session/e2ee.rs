@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::backup::{BackupCommand, BackupReply};
 use super::commands::{SessionCommand, SessionReply};
 use super::handle::Sessions;
-use super::keys::{Claimed, CrossSigningUpload, Failures, KeyCommand, KeyReply, Upload};
+use super::keys::{Claimed, CrossSigningUpload, Dehydrate, Failures, KeyCommand, KeyReply, Upload};
 use super::to_device::{Messages, ToDeviceCommand};
 use crate::error::{DomainError, Outcome};
 
@@ -51,6 +51,14 @@ impl Sessions {
         self.keys(user, KeyCommand::CrossSigning(Box::new(upload)))
             .await
             .map(|_| ())
+    }
+
+    /// Makes a device without a session, in place of the former one (MSC3814).
+    ///
+    /// # Errors
+    /// As [`Sessions::upload_keys`]; `M_INVALID_PARAM` when the device id is in use.
+    pub async fn dehydrate(&self, user: &UserId, new: Dehydrate) -> Outcome<()> {
+        self.keys(user, KeyCommand::Dehydrate(Box::new(new))).await.map(|_| ())
     }
 
     /// Publishes the user's signatures; tells which were refused.

@@ -6,6 +6,7 @@ pub mod changes;
 pub mod check;
 mod claim;
 mod cross_signing;
+mod dehydrate;
 pub mod query;
 mod signatures;
 mod upload;
@@ -21,6 +22,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
 use serde_json::value::RawValue;
 
 pub use self::cross_signing::{CrossSigningUpload, is_free};
+pub use self::dehydrate::Dehydrate;
 pub use self::signatures::Failures;
 pub use self::upload::Upload;
 use super::interest::interested_users;
@@ -42,6 +44,8 @@ pub enum KeyCommand {
     },
     /// Publishes cross-signing keys. Whether the user has proved who they are is the asker's business.
     CrossSigning(Box<CrossSigningUpload>),
+    /// Makes a device without a session, in place of the former one (MSC3814).
+    Dehydrate(Box<Dehydrate>),
     /// Publishes this user's signatures: by the owner of the signed key, then by device id or public key.
     Signatures(BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>),
 }
@@ -58,7 +62,7 @@ pub enum KeyReply {
     Claimed(Claimed),
     /// To `Signatures`: what was not stored.
     Failures(Failures),
-    /// To `CrossSigning`.
+    /// To `CrossSigning` and `Dehydrate`.
     Done,
 }
 
@@ -73,6 +77,10 @@ pub async fn run(env: &Env, view: &UserView, command: KeyCommand) -> Outcome<(Ke
         KeyCommand::CrossSigning(upload) => {
             cross_signing::run(env, view, *upload).await?;
             Ok((KeyReply::Done, None))
+        }
+        KeyCommand::Dehydrate(new) => {
+            let changed = dehydrate::run(env, view, *new).await?;
+            Ok((KeyReply::Done, Some(changed)))
         }
         KeyCommand::Signatures(signed) => {
             let failures = signatures::run(env, view, signed).await?;

@@ -6,7 +6,7 @@ use sea_orm::FromQueryResult;
 use serde_json::Value;
 
 use super::{Run, Store, Tx, params};
-use crate::{cross_signing_key, error::StoreError, fallback_key, key_signature, one_time_key};
+use crate::{cross_signing_key, dehydrated_device, error::StoreError, fallback_key, key_signature, one_time_key};
 
 /// A device's identity keys, with the name its user gave it.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
@@ -80,6 +80,12 @@ impl Store {
             db.any(1)
         );
         self.reader().all(&sql, params![db.texts(users)]).await
+    }
+
+    /// A user's dehydrated device.
+    pub async fn dehydrated_device(&self, user_id: &str) -> Result<Option<dehydrated_device::Model>, StoreError> {
+        let sql = "SELECT * FROM dehydrated_device WHERE user_id = $1";
+        self.reader().one(sql, params![user_id]).await
     }
 
     /// One device's identity keys.

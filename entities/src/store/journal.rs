@@ -9,9 +9,9 @@ use super::{
     rows::Rows,
 };
 use crate::{
-    access_token, account_data, cross_signing_key, current_state, device, device_key, device_list_change,
-    error::StoreError, event, key_signature, membership, presence, receipt, refresh_token, room, room_alias, room_head,
-    state_group, state_key, stripped_state, to_device, to_device_txn,
+    access_token, account_data, cross_signing_key, current_state, dehydrated_device, device, device_key,
+    device_list_change, error::StoreError, event, key_signature, membership, presence, receipt, refresh_token, room,
+    room_alias, room_head, state_group, state_key, stripped_state, to_device, to_device_txn,
 };
 
 /// Which process may write and which batch was committed last.
@@ -27,12 +27,13 @@ pub struct Head {
 pub type Epoch = Head;
 
 /// The tables that hang on a device.
-const DEVICE_TABLES: [&str; 8] = [
+const DEVICE_TABLES: [&str; 9] = [
     "access_token",
     "refresh_token",
     "device_key",
     "one_time_key",
     "fallback_key",
+    "dehydrated_device",
     "to_device",
     "pusher",
     "device",
@@ -178,6 +179,7 @@ async fn write_user_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     tx.insert::<access_token::Entity>(&rows.access_tokens).await?;
     tx.insert::<refresh_token::Entity>(&rows.refresh_tokens).await?;
     tx.upsert::<device_key::Entity>(&rows.device_keys).await?;
+    tx.upsert::<dehydrated_device::Entity>(&rows.dehydrated_devices).await?;
     tx.upsert::<cross_signing_key::Entity>(&rows.cross_signing_keys).await?;
     tx.upsert::<key_signature::Entity>(&rows.key_signatures).await?;
     Ok(())

@@ -66,6 +66,8 @@ pub struct Rows {
     pub refresh_tokens: Vec<refresh_token::Model>,
     /// Upserted.
     pub device_keys: Vec<device_key::Model>,
+    /// Upserted; a user has one.
+    pub dehydrated_devices: Vec<crate::dehydrated_device::Model>,
     /// Upserted.
     pub cross_signing_keys: Vec<crate::cross_signing_key::Model>,
     /// Upserted.
@@ -112,6 +114,7 @@ impl Rows {
             self.access_tokens.retain(|r| kept(&r.user_id, &r.device_id));
             self.refresh_tokens.retain(|r| kept(&r.user_id, &r.device_id));
             self.device_keys.retain(|r| kept(&r.user_id, &r.device_id));
+            self.dehydrated_devices.retain(|r| kept(&r.user_id, &r.device_id));
             self.to_device.retain(|r| kept(&r.user_id, &r.device_id));
         }
         if !later.current_state_removed.is_empty() {
@@ -180,6 +183,7 @@ impl Rows {
             access_tokens,
             refresh_tokens,
             device_keys,
+            dehydrated_devices,
             cross_signing_keys,
             key_signatures,
         } = other;
@@ -208,6 +212,7 @@ impl Rows {
         self.access_tokens.extend(access_tokens);
         self.refresh_tokens.extend(refresh_tokens);
         self.device_keys.extend(device_keys);
+        self.dehydrated_devices.extend(dehydrated_devices);
         self.cross_signing_keys.extend(cross_signing_keys);
         self.key_signatures.extend(key_signatures);
     }
@@ -240,6 +245,7 @@ impl Rows {
             && self.access_tokens.is_empty()
             && self.refresh_tokens.is_empty()
             && self.device_keys.is_empty()
+            && self.dehydrated_devices.is_empty()
             && self.cross_signing_keys.is_empty()
             && self.key_signatures.is_empty()
     }

@@ -4,6 +4,14 @@ CREATE TABLE device_key (
     json TEXT NOT NULL,
     PRIMARY KEY (user_id, device_id)
 );
+-- A device without a session that receives messages until its user logs in again (MSC3814).
+CREATE TABLE dehydrated_device (
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    -- Encrypted by the client.
+    device_data TEXT NOT NULL,
+    PRIMARY KEY (user_id)
+);
 CREATE TABLE one_time_key (
     user_id TEXT NOT NULL,
     device_id TEXT NOT NULL,

@@ -39,7 +39,8 @@ pub fn routes(t: &mut Table) {
     t.user(key_changes).also("/_matrix/client/unstable/keys/changes");
 }
 
-type Keys = BTreeMap<String, Box<RawValue>>;
+/// Keys by `algorithm:key_id`.
+pub type Keys = BTreeMap<String, Box<RawValue>>;
 
 #[derive(Deserialize)]
 struct UploadBody {

@@ -5,6 +5,7 @@ mod account_data;
 mod backup;
 mod cross_signing;
 mod data;
+mod dehydrated;
 mod devices;
 mod filter;
 mod keys;
@@ -33,6 +34,7 @@ pub fn routes(table: &mut Table) {
     account_data::routes(table);
     backup::routes(table);
     cross_signing::routes(table);
+    dehydrated::routes(table);
     devices::routes(table);
     filter::routes(table);
     keys::routes(table);

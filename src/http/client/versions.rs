@@ -15,7 +15,7 @@ const VERSIONS: [&str; 23] = [
     "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 /// What is served beyond the specification, or was before it became part of it.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 11] = [
     "org.matrix.label_based_filtering",
     "org.matrix.e2e_cross_signing",
     "org.matrix.msc2285.stable",
@@ -23,7 +23,9 @@ const FEATURES: [&str; 9] = [
     "org.matrix.msc3440.stable",
     "org.matrix.msc3773",
     "org.matrix.msc3771",
+    "org.matrix.msc3814",
     "org.matrix.msc3916.stable",
+    "org.matrix.msc3967",
     "org.matrix.msc4222",
 ];
 

@@ -60,9 +60,7 @@ pub(super) async fn run(env: &Env, view: &UserView, upload: Upload) -> Outcome<(
         .upload_keys(user, device_id.as_str(), &one_time, &fallback)
         .await?
     {
-        KeyUpload::Clash(name) => Err(DomainError::unknown(format!(
-            "One time key {name} already exists. Another key was uploaded under that name"
-        ))),
+        KeyUpload::Clash(name) => Err(clash(&name)),
         KeyUpload::Stored(stock) => {
             let changed = with_stock(view, &device_id, stock);
             env.users.publish(view.user_id.clone(), Arc::new(changed.clone()));
@@ -72,7 +70,14 @@ pub(super) async fn run(env: &Env, view: &UserView, upload: Upload) -> Outcome<(
     }
 }
 
-fn refuse_too_many(device: &DeviceView, one_time: &[PreKey], fallback: &[PreKey]) -> Outcome<()> {
+/// What somebody gets who uploads another key under a one-time key's name.
+pub(super) fn clash(name: &str) -> DomainError {
+    DomainError::unknown(format!(
+        "One time key {name} already exists. Another key was uploaded under that name"
+    ))
+}
+
+pub(super) fn refuse_too_many(device: &DeviceView, one_time: &[PreKey], fallback: &[PreKey]) -> Outcome<()> {
     let there: u64 = device.one_time_key_counts.values().sum();
     let there = usize::try_from(there).unwrap_or(usize::MAX);
     if there.saturating_add(one_time.len()) > MAX_ONE_TIME {
@@ -88,7 +93,7 @@ fn refuse_too_many(device: &DeviceView, one_time: &[PreKey], fallback: &[PreKey]
     Ok(())
 }
 
-fn pre_keys(keys: BTreeMap<String, Box<RawValue>>) -> Outcome<Vec<PreKey>> {
+pub(super) fn pre_keys(keys: BTreeMap<String, Box<RawValue>>) -> Outcome<Vec<PreKey>> {
     let split = |(name, json): (String, Box<RawValue>)| {
         let parts = name.split_once(':').filter(|(algorithm, id)| {
             !algorithm.is_empty() && !id.is_empty() && name.len() <= MAX_NAME && !name.contains('\0')
@@ -110,7 +115,7 @@ fn pre_keys(keys: BTreeMap<String, Box<RawValue>>) -> Outcome<Vec<PreKey>> {
 
 /// The keys without `unsigned`, if they are this device's and are complete. Whether the signature is good is for those to
 /// find out who use the keys; the specification does not ask it of the server.
-fn check_identity(view: &UserView, device_id: &DeviceId, json: &str) -> Outcome<CanonicalJsonObject> {
+pub(super) fn check_identity(view: &UserView, device_id: &DeviceId, json: &str) -> Outcome<CanonicalJsonObject> {
     let mut keys = check::object(json)?;
     keys.remove("unsigned");
     if check::text(&keys, "user_id") != Some(view.user_id.as_str()) {
