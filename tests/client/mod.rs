@@ -3,7 +3,9 @@
 mod account;
 mod backup;
 mod e2ee;
+mod data;
 mod login;
 mod media;
+mod notices;
 mod register;
 mod rooms;
