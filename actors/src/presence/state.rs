@@ -131,10 +131,13 @@ impl Entry {
         polls.last = now;
     }
 
-    /// The user did something.
+    /// The user did something: whoever is connected is there.
     pub fn act(&mut self, now: Millis) {
         self.last_active = now;
         self.unavailable = false;
+        if self.away.alive(now) {
+            self.online.last = self.online.last.max(now);
+        }
     }
 
     /// The user says what it is.
@@ -237,6 +240,9 @@ mod tests {
         assert_eq!(entry.shown(START), Shown::Online);
         entry.end_poll(Poll::Online, START);
         assert_eq!(entry.shown(START + 30_000), Shown::Unavailable);
+        entry.act(START + 40_000);
+        assert_eq!(entry.shown(START + 40_000), Shown::Online);
+        assert_eq!(entry.shown(START + 70_000), Shown::Unavailable);
     }
 
     #[test]

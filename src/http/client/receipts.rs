@@ -9,7 +9,7 @@ use ruma::{OwnedEventId, RoomId};
 use serde_json::Value;
 
 use super::data::ask;
-use crate::http::context::Ctx;
+use crate::http::context::{Ctx, RequestInfo};
 use crate::http::endpoint::Table;
 use crate::http::reply::Reply;
 
@@ -19,8 +19,17 @@ const READ_PRIVATE: &str = "m.read.private";
 
 /// Registers the chapter.
 pub fn routes(t: &mut Table) {
-    t.user(receipt);
+    t.user(receipt).fix(drop_null_thread);
     t.user(markers);
+}
+
+/// `null` counts as absent.
+fn drop_null_thread(body: &mut Value, _info: &RequestInfo) {
+    if let Some(body) = body.as_object_mut()
+        && body.get("thread_id").is_some_and(Value::is_null)
+    {
+        body.remove("thread_id");
+    }
 }
 
 async fn receipt(ctx: Ctx, request: create_receipt::v3::Request) -> Outcome<Reply> {
@@ -42,7 +51,6 @@ async fn receipt(ctx: Ctx, request: create_receipt::v3::Request) -> Outcome<Repl
     Ok(Reply::empty())
 }
 
-/// `null` counts as absent.
 fn thread_id(ctx: &Ctx) -> Outcome<Option<String>> {
     let body: Value = ctx.request.json()?;
     match &body["thread_id"] {
