@@ -2,8 +2,8 @@
 
 mod account;
 mod backup;
-mod e2ee;
 mod data;
+mod e2ee;
 mod login;
 mod media;
 mod notices;
