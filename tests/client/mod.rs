@@ -3,9 +3,14 @@
 mod account;
 mod backup;
 mod data;
+mod directory;
 mod e2ee;
+mod history;
 mod login;
 mod media;
+mod membership;
 mod notices;
 mod register;
+mod relations;
+mod room_rules;
 mod rooms;
