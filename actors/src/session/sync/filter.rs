@@ -9,7 +9,7 @@ use crate::room::event::StoredEvent;
 /// How many timeline events a room shows when the filter does not say.
 const DEFAULT_LIMIT: usize = 10;
 /// The most it shows whatever the filter says.
-const MAX_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1_000;
 
 /// How many timeline events of a room the client wants.
 #[must_use]
