@@ -76,7 +76,7 @@ both_databases! {
         assert_eq!(found, [coffee.clone(), tea.clone(), space.clone()]);
 
         let search = async |filter: Value| bob.post("publicRooms", json!({ "filter": filter })).await.ok();
-        assert_eq!(room_ids(&search(json!({ "generic_search_term": "tea" })).await, "chunk"), [tea.clone()]);
+        assert_eq!(room_ids(&search(json!({ "generic_search_term": "tea" })).await, "chunk"), std::slice::from_ref(&tea));
         assert_eq!(room_ids(&search(json!({ "generic_search_term": "DRINKS" })).await, "chunk"), [coffee, tea.clone()]);
         assert_eq!(room_ids(&search(json!({ "room_types": ["m.space"] })).await, "chunk"), [space]);
 
@@ -165,7 +165,7 @@ both_databases! {
         assert_eq!(room_ids(&alice.get(&format!("{base}?max_depth=1")).await.ok(), "rooms"), [top.clone(), inner.clone(), open.clone()]);
         let first = alice.get(&format!("{base}?limit=3")).await.ok();
         let next = text(&first, "next_batch");
-        assert_eq!(room_ids(&alice.get(&format!("{base}?limit=3&from={next}")).await.ok(), "rooms"), [open.clone()]);
+        assert_eq!(room_ids(&alice.get(&format!("{base}?limit=3&from={next}")).await.ok(), "rooms"), std::slice::from_ref(&open));
         alice.get(&format!("{base}?max_depth=1&from={next}")).await.refused(400, "M_INVALID_PARAM");
         let closed_base = format!("/_matrix/client/v1/rooms/{}/hierarchy", encode(&closed));
         bob.get(&closed_base).await.refused(403, "M_FORBIDDEN");
@@ -198,7 +198,7 @@ both_databases! {
         assert_eq!(hits(&search(json!({ "search_term": "winter" }), "").await).len(), 3, "the name counts too");
         let quoted = json!({ "search_term": "\"long\" the", "event_context": { "before_limit": 1, "after_limit": 1 } });
         let found = search(quoted, "").await;
-        assert_eq!(hits(&found), [first.clone()]);
+        assert_eq!(hits(&found), std::slice::from_ref(&first));
         assert_eq!(found["results"][0]["context"]["events_after"][0]["event_id"], second.as_str(), "{found}");
         let paged = json!({ "search_term": "winter", "keys": ["content.body"], "filter": { "limit": 1 } });
         let page = search(paged.clone(), "").await;

@@ -93,7 +93,7 @@ both_databases! {
         }
         let threads = format!("/_matrix/client/v1/rooms/{}/threads", encode(&room));
         assert_eq!(ids(&alice.get(&threads).await.ok()), [other.clone(), root.clone()]);
-        assert_eq!(ids(&alice.get(&format!("{threads}?include=participated")).await.ok()), [root.clone()]);
+        assert_eq!(ids(&alice.get(&format!("{threads}?include=participated")).await.ok()), std::slice::from_ref(&root));
         let first = alice.get(&format!("{threads}?limit=1")).await.ok();
         assert_eq!(ids(&first), [other]);
         let next = text(&first, "next_batch");

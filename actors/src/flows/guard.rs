@@ -21,19 +21,7 @@ use crate::room::snapshot::RoomSnapshot;
 /// # Errors
 /// `M_INVITE_BLOCKED` (403).
 pub async fn invite(env: &Env, target: &UserId) -> Outcome<()> {
-    #[derive(Deserialize)]
-    struct Config {
-        default_action: Option<String>,
-    }
-    if !env.is_local(target) {
-        return Ok(());
-    }
-    let row = env
-        .store
-        .account_data_one(target.as_str(), "", "m.invite_permission_config")
-        .await?;
-    let config = row.and_then(|row| serde_json::from_str::<Config>(&row.content).ok());
-    if config.and_then(|config| config.default_action).as_deref() == Some("block") {
+    if env.is_local(target) && blocks_invites(env, target).await? {
         return Err(DomainError::matrix(
             403,
             "M_INVITE_BLOCKED",
@@ -41,6 +29,23 @@ pub async fn invite(env: &Env, target: &UserId) -> Outcome<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether a local user takes no invites from anybody.
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn blocks_invites(env: &Env, user: &UserId) -> Outcome<bool> {
+    #[derive(Deserialize)]
+    struct Config {
+        default_action: Option<String>,
+    }
+    let row = env
+        .store
+        .account_data_one(user.as_str(), "", "m.invite_permission_config")
+        .await?;
+    let config = row.and_then(|row| serde_json::from_str::<Config>(&row.content).ok());
+    Ok(config.and_then(|config| config.default_action).as_deref() == Some("block"))
 }
 
 /// Refuses a guest's join where guests may not join (client-server API, "Guest access").
