@@ -12,6 +12,10 @@ use super::view::UserView;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 
+/// Bytes of a version's `auth_data`, and of a session's data.
+const MAX_DATA: usize = 64 * 1024;
+/// Versions in a list.
+const MAX_LISTED: u32 = 100;
 /// Bytes of a room's or session's name.
 const MAX_NAME: usize = 255;
 /// The largest number that all JSON implementations agree on.
@@ -191,6 +195,11 @@ fn refuse_long(name: &str) -> Outcome<()> {
 }
 
 fn require_object(json: &RawValue) -> Outcome<()> {
+    if json.get().len() > MAX_DATA {
+        return Err(DomainError::too_large(format!(
+            "Data of a backup has at most {MAX_DATA} bytes"
+        )));
+    }
     match json.get().starts_with('{') {
         true => Ok(()),
         false => Err(DomainError::bad_json("A JSON object is expected")),
@@ -203,7 +212,7 @@ async fn existing(env: &Env, user: &UserId, version: i64) -> Outcome<key_backup:
 }
 
 async fn put(env: &Env, user: &UserId, version: i64, rooms: Rooms) -> Outcome<BackupState> {
-    let backups = env.store.backups(user.as_str()).await?;
+    let backups = env.store.backups(user.as_str(), 1).await?;
     let current = backups.last().ok_or_else(unknown)?.version;
     if version != current {
         let error = DomainError::matrix(403, "M_WRONG_ROOM_KEYS_VERSION", "Wrong backup version.");
@@ -253,30 +262,13 @@ pub fn replaces(stored: &key_backup_session::Model, new: &key_backup_session::Mo
     rank(new) < rank(stored)
 }
 
-/// All versions of a user that were not deleted, the current one last.
+/// A user's newest versions that were not deleted, the current one last.
 ///
 /// # Errors
 /// `Unavailable` when the database does not answer.
 pub async fn list(env: &Env, user: &UserId) -> Outcome<Vec<Info>> {
-    let backups = env.store.backups(user.as_str()).await?;
-    if backups.is_empty() {
-        return Ok(Vec::new());
-    }
-    let counts: BTreeMap<i64, i64> = env.store.backup_counts(user.as_str()).await?.into_iter().collect();
-    backups
-        .into_iter()
-        .map(|backup| {
-            let auth_data = RawValue::from_string(backup.auth_data)
-                .map_err(|error| DomainError::internal(format!("stored auth_data: {error}")))?;
-            Ok(Info {
-                algorithm: backup.algorithm,
-                auth_data,
-                count: counts.get(&backup.version).copied().unwrap_or(0),
-                etag: backup.etag.to_string(),
-                version: backup.version.to_string(),
-            })
-        })
-        .collect()
+    let backups = env.store.backups(user.as_str(), MAX_LISTED).await?;
+    describe(env, user, backups).await
 }
 
 /// One version.
@@ -284,9 +276,27 @@ pub async fn list(env: &Env, user: &UserId) -> Outcome<Vec<Info>> {
 /// # Errors
 /// `M_NOT_FOUND` for one that does not exist; `Unavailable` when the database does not answer.
 pub async fn info(env: &Env, user: &UserId, version: i64) -> Outcome<Info> {
-    let version = version.to_string();
-    let found = list(env, user).await?.into_iter().find(|info| info.version == version);
-    found.ok_or_else(unknown)
+    let backup = existing(env, user, version).await?;
+    describe(env, user, vec![backup]).await?.pop().ok_or_else(unknown)
+}
+
+async fn describe(env: &Env, user: &UserId, backups: Vec<key_backup::Model>) -> Outcome<Vec<Info>> {
+    if backups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let counts: BTreeMap<i64, i64> = env.store.backup_counts(user.as_str()).await?.into_iter().collect();
+    let shown = |backup: key_backup::Model| {
+        let auth_data = RawValue::from_string(backup.auth_data)
+            .map_err(|error| DomainError::internal(format!("stored auth_data: {error}")))?;
+        Ok(Info {
+            algorithm: backup.algorithm,
+            auth_data,
+            count: counts.get(&backup.version).copied().unwrap_or(0),
+            etag: backup.etag.to_string(),
+            version: backup.version.to_string(),
+        })
+    };
+    backups.into_iter().map(shown).collect()
 }
 
 /// Keys of a version.

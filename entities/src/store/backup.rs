@@ -24,10 +24,12 @@ pub struct BackupState {
 }
 
 impl Store {
-    /// A user's versions that were not deleted, oldest first.
-    pub async fn backups(&self, user_id: &str) -> Result<Vec<key_backup::Model>, StoreError> {
-        let sql = "SELECT * FROM key_backup WHERE user_id = $1 AND deleted = FALSE ORDER BY version";
-        self.reader().all(sql, params![user_id]).await
+    /// A user's newest versions that were not deleted, oldest first.
+    pub async fn backups(&self, user_id: &str, limit: u32) -> Result<Vec<key_backup::Model>, StoreError> {
+        let sql = "SELECT * FROM key_backup WHERE user_id = $1 AND deleted = FALSE ORDER BY version DESC LIMIT $2";
+        let mut newest: Vec<key_backup::Model> = self.reader().all(sql, params![user_id, i64::from(limit)]).await?;
+        newest.reverse();
+        Ok(newest)
     }
 
     /// One version, deleted or not.

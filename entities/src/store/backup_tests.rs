@@ -29,7 +29,7 @@ async fn versions_count_up_for_ever() {
         assert_eq!(store.create_backup("@a:hs", "alg", "{}").await, Ok(2));
         assert_eq!(store.create_backup("@b:hs", "alg", "{}").await, Ok(1));
         store.delete_backup("@a:hs", 2).await.expect("deleted");
-        let left = store.backups("@a:hs").await.expect("read");
+        let left = store.backups("@a:hs", 10).await.expect("read");
         assert_eq!(left.iter().map(|backup| backup.version).collect::<Vec<_>>(), [1]);
         let gone = store.backup("@a:hs", 2).await.expect("read").expect("it is remembered");
         assert!(gone.deleted);

@@ -169,7 +169,15 @@ impl Store {
         let sql = "UPDATE \"user\" SET deactivated = TRUE, is_admin = FALSE, password_hash = NULL, \
                    erased = (erased OR $2) WHERE user_id = $1";
         let marked = tx.exec(sql, params![user_id, erase]).await?;
-        for table in ["account_data", "filter", "pusher", "short_token"] {
+        for table in [
+            "account_data",
+            "filter",
+            "pusher",
+            "short_token",
+            "key_backup_session",
+            "key_backup",
+            "cross_signing_key",
+        ] {
             let sql = format!("DELETE FROM {table} WHERE user_id = $1");
             tx.exec(&sql, params![user_id]).await?;
         }

@@ -15,11 +15,17 @@ pub fn invalid_signature(message: impl Into<String>) -> DomainError {
     DomainError::matrix(400, "M_INVALID_SIGNATURE", message)
 }
 
+/// Bytes of a signed object.
+const MAX_OBJECT: usize = 64 * 1024;
+
 /// Reads a JSON object that can be signed: no floats, no numbers above 2^53.
 ///
 /// # Errors
-/// `M_BAD_JSON` for anything else.
+/// `M_BAD_JSON` for anything else, `M_TOO_LARGE`.
 pub fn object(json: &str) -> Outcome<CanonicalJsonObject> {
+    if json.len() > MAX_OBJECT {
+        return Err(DomainError::too_large(format!("A key has at most {MAX_OBJECT} bytes")));
+    }
     serde_json::from_str(json).map_err(|error| DomainError::bad_json(format!("not a signable JSON object: {error}")))
 }
 

@@ -17,6 +17,8 @@ use crate::error::{DomainError, Outcome};
 
 /// One-time keys a device may have in stock; clients keep some fifty.
 const MAX_ONE_TIME: usize = 1_000;
+/// Bytes of a one-time or fallback key.
+const MAX_PRE_KEY: usize = 8 * 1024;
 /// Bytes of a key's name.
 const MAX_NAME: usize = 255;
 
@@ -101,6 +103,10 @@ pub(super) fn pre_keys(keys: BTreeMap<String, Box<RawValue>>) -> Outcome<Vec<Pre
         let Some((algorithm, key_id)) = parts else {
             return Err(DomainError::invalid_param("A key is named algorithm:id"));
         };
+        if json.get().len() > MAX_PRE_KEY {
+            let message = format!("A one-time key has at most {MAX_PRE_KEY} bytes");
+            return Err(DomainError::too_large(message));
+        }
         if !json.get().starts_with(['{', '"']) {
             return Err(DomainError::bad_json("A key is an object or a string"));
         }
