@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod endpoint;
 mod envelope;
 pub mod error;
+pub mod federation;
 pub mod limits;
 pub mod media;
 pub mod process;
@@ -36,5 +37,6 @@ pub fn table(process: &process::Process) -> Table {
     client::routes(&mut table);
     media::routes(&mut table, process.max_upload_bytes());
     admin::routes(&mut table);
+    federation::routes(&mut table);
     table
 }

@@ -31,6 +31,10 @@ pub const NAME: &str = env!("CARGO_PKG_NAME");
 /// See [`NAME`].
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The version of Synapse whose administration interface this one is compatible with: administration programs ask for it
+/// to know what there is.
+const ADMIN_API_VERSION: &str = "1.146.0";
+
 /// How often and at what distance the journal is looked at before it counts as stuck: for 5 seconds, as long as a
 /// statement of a commit may take.
 const LOOKS: u32 = 50;
@@ -60,6 +64,7 @@ impl Process {
         table.raw(Method::GET, "/_matrix/static/client/login/", open, login_page);
         table.raw(Method::GET, "/health", open, health);
         table.raw(Method::GET, "/_synapse/admin/v1/ready", open, ready);
+        table.raw(Method::GET, "/_synapse/admin/v1/server_version", open, server_version);
         table.raw(Method::GET, "/.well-known/matrix/client", open, well_known_client);
         table.raw(Method::GET, "/.well-known/matrix/server", open, well_known_server);
         table.raw(Method::GET, "/.well-known/matrix/support", open, well_known_support);
@@ -125,6 +130,11 @@ async fn ready(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
         StatusCode::SERVICE_UNAVAILABLE
     };
     Ok(json_with(status, &body))
+}
+
+/// Which administration interface this is; who really answers tells `/_matrix/federation/v1/version`.
+async fn server_version(_: Ctx, _: RawRequest) -> Outcome<Reply> {
+    Reply::json(&json!({ "server_version": ADMIN_API_VERSION, "python_version": "rust" }))
 }
 
 /// Whether nothing waits to be committed, or a batch is committed while we look.

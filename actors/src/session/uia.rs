@@ -134,6 +134,13 @@ impl Uia {
         }
     }
 
+    /// The user of an open session; an outer `None` when there is no such session.
+    fn user(&self, name: &str, now: Millis) -> Option<Option<OwnedUserId>> {
+        let mut sessions = self.lock();
+        let session = sessions.get(name).filter(|session| session.expires > now)?;
+        Some(session.bound.user.clone())
+    }
+
     fn complete(&self, name: &str, stage: Stage, registration_token: Option<String>) -> Progress {
         let mut sessions = self.lock();
         let Some(session) = sessions.get_mut(name) else {
@@ -290,6 +297,45 @@ async fn prove_password(env: &Env, bound: &Bound, who: &UserIdentifier, given: &
     } else {
         Ok(Step::Failed("M_FORBIDDEN", "Invalid password"))
     }
+}
+
+/// What became of a stage that was attempted on a web page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It is completed.
+    Passed,
+    /// It is not, and why.
+    Failed(&'static str),
+    /// The session is unknown or has expired.
+    NoSession,
+}
+
+/// Completes one stage of a session outside of the operation (client-server API, "Fallback"); the client then goes on with
+/// the session alone. `given` is the password or registration token.
+///
+/// # Errors
+/// `Overloaded` when too many wait; `Unavailable` when the database does not answer.
+pub async fn prove(env: &Env, session: &str, stage: Stage, given: &str) -> Outcome<Proof> {
+    let Some(user) = env.uia.user(session, env.clock.now_ms()) else {
+        return Ok(Proof::NoSession);
+    };
+    let mut token = None;
+    match stage {
+        Stage::Dummy => {}
+        Stage::Password => {
+            if user.is_none() || !password::verify(env, user.as_deref(), given).await? {
+                return Ok(Proof::Failed("Invalid password"));
+            }
+        }
+        Stage::RegistrationToken => {
+            if !is_registration_token_valid(env, given).await? {
+                return Ok(Proof::Failed("Invalid registration token"));
+            }
+            token = Some(given.to_owned());
+        }
+    }
+    env.uia.complete(session, stage, token);
+    Ok(Proof::Passed)
 }
 
 /// Whether somebody could register with this token now.

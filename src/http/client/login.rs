@@ -26,6 +26,15 @@ pub fn routes(t: &mut Table) {
     t.raw(Method::POST, "/_matrix/client/v3/login", Policy::Open, login)
         .also("/_matrix/client/r0/login")
         .limit(Class::Login);
+    t.raw(
+        Method::GET,
+        "/_matrix/client/v3/login/sso/redirect",
+        Policy::Open,
+        no_single_sign_on,
+    )
+    .also("/_matrix/client/r0/login/sso/redirect")
+    .also("/_matrix/client/v3/login/sso/redirect/{idp}")
+    .also("/_matrix/client/r0/login/sso/redirect/{idp}");
     t.user(get_token).limit(Class::Login).fix(fix_auth);
     t.guest(log_out);
     t.guest(log_out_all);
@@ -38,6 +47,12 @@ async fn login_types(_ctx: Ctx, _request: get_login_types::v3::Request) -> Outco
         { "type": "m.login.token", "get_login_token": true },
     ]);
     Reply::json(&json!({ "flows": flows }))
+}
+
+async fn no_single_sign_on(_: Ctx, _: RawRequest) -> Outcome<Reply> {
+    Err(DomainError::not_found(
+        "This server has no single sign-on; log in with a password",
+    ))
 }
 
 /// `POST /login`. Read by hand: clients of all ages send it in many shapes.

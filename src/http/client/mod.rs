@@ -7,6 +7,7 @@ mod cross_signing;
 mod data;
 mod dehydrated;
 mod devices;
+mod fallback;
 mod filter;
 mod keys;
 mod login;
@@ -20,11 +21,13 @@ mod register;
 mod rooms;
 mod sync;
 mod tags;
+mod third_party;
 mod to_device;
 pub mod tokens;
 mod typing;
 pub mod uia;
 pub mod versions;
+mod voip;
 
 use super::endpoint::Table;
 
@@ -36,6 +39,7 @@ pub fn routes(table: &mut Table) {
     cross_signing::routes(table);
     dehydrated::routes(table);
     devices::routes(table);
+    fallback::routes(table);
     filter::routes(table);
     keys::routes(table);
     login::routes(table);
@@ -49,7 +53,9 @@ pub fn routes(table: &mut Table) {
     rooms::routes(table);
     sync::routes(table);
     tags::routes(table);
+    third_party::routes(table);
     to_device::routes(table);
     typing::routes(table);
     versions::routes(table);
+    voip::routes(table);
 }
