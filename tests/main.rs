@@ -7,5 +7,6 @@
 mod common;
 
 mod client;
+mod hostile;
 mod process;
 mod tidy;

@@ -14,3 +14,4 @@ mod register;
 mod relations;
 mod room_rules;
 mod rooms;
+mod services;

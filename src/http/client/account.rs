@@ -16,6 +16,14 @@ use crate::http::reply::Reply;
 /// Registers the chapter.
 pub fn routes(t: &mut Table) {
     t.guest(who_am_i);
+    // Not in the specification: MSC2000.
+    t.raw(
+        Method::GET,
+        "/_matrix/client/v3/password_policy",
+        Policy::Open,
+        password_policy,
+    )
+    .also("/_matrix/client/r0/password_policy");
     t.user(set_password).limit(Class::Login).fix(fix_auth);
     t.user(end_account).limit(Class::Login).fix(fix_auth);
     t.user(threepids);
@@ -82,6 +90,11 @@ const REQUEST_TOKEN: [(&str, &str); 6] = [
         "/_matrix/client/r0/account/3pid/msisdn/requestToken",
     ),
 ];
+
+/// What passwords have to be like. Any will do that is not empty.
+async fn password_policy(_: Ctx, _: RawRequest) -> Outcome<Reply> {
+    Reply::json(&json!({ "m.minimum_length": 1 }))
+}
 
 async fn who_am_i(ctx: Ctx, _request: whoami::v3::Request) -> Outcome<Reply> {
     let identity = ctx.user()?;

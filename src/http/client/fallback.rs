@@ -42,9 +42,7 @@ async fn submit(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let stage = stage(&request)?;
     let fields = |name: &str| {
         let mut fields = form_urlencoded::parse(&request.body);
-        fields
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.into_owned())
+        fields.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     };
     let session = match fields("session") {
         Some(session) => session,

@@ -72,7 +72,10 @@ mod tests {
     #[test]
     fn a_shared_secret_makes_credentials_that_expire() {
         let turn = "[turn]\nuris = [\"turn:t.example.org\"]\nshared_secret = \"hush\"\nuser_lifetime_secs = 100\n";
-        let expected = ("1700000100:@alice:example.org".to_owned(), "4AFT/jz99V6XaOIfDQ4mhA1LV/4=".to_owned());
+        let expected = (
+            "1700000100:@alice:example.org".to_owned(),
+            "4AFT/jz99V6XaOIfDQ4mhA1LV/4=".to_owned(),
+        );
         assert_eq!(of(turn), Some(expected));
     }
 

@@ -103,7 +103,9 @@ mod tests {
         let shown = serde_json::to_value(&signed).expect("canonical JSON is JSON");
         assert_eq!(shown["server_name"], "example.org");
         assert_eq!(shown["valid_until_ts"], 1_000 + 604_800_000);
-        let public = shown["verify_keys"]["ed25519:a_1"]["key"].as_str().expect("the key is there");
+        let public = shown["verify_keys"]["ed25519:a_1"]["key"]
+            .as_str()
+            .expect("the key is there");
         let public = Base64::parse(public).expect("the key is base64");
         assert_eq!(public.as_bytes(), key.public_key());
 

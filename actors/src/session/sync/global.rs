@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use entities::ids::StreamPos;
 use entities::{account_data, presence};
 use ruma::{OwnedUserId, UserId};
+use serde::Serialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -47,8 +48,17 @@ pub async fn fill(
 /// `{"type": …, "content": …}`
 #[must_use]
 pub fn data_event(row: &account_data::Model) -> Option<Box<RawValue>> {
-    let content: &RawValue = serde_json::from_str(&row.content).ok()?;
-    to_raw_value(&json!({ "type": row.r#type, "content": content })).ok()
+    #[derive(Serialize)]
+    struct Event<'a> {
+        r#type: &'a str,
+        content: &'a RawValue,
+    }
+    let content = serde_json::from_str(&row.content).ok()?;
+    to_raw_value(&Event {
+        r#type: &row.r#type,
+        content,
+    })
+    .ok()
 }
 
 fn account_data(cx: &Context<'_>, look: &Look, response: &mut SyncResponse) {
