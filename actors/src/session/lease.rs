@@ -19,7 +19,7 @@ pub struct Leases {
 /// The right of one poll to wait. Dropped, it makes room.
 #[derive(Debug)]
 pub struct Lease {
-    /// Changes when a newer poll has begun or the device is gone.
+    /// Changes when a newer poll has begun.
     pub ended: watch::Receiver<bool>,
     number: u64,
     key: Key,
@@ -44,13 +44,6 @@ impl Leases {
         }
     }
 
-    /// Ends a device's poll: it was logged out.
-    pub fn end(&self, user: &UserId, device: &DeviceId) {
-        if let Some((_, (_, end))) = self.held.remove(&(user.to_owned(), device.to_owned())) {
-            end.send_replace(true);
-        }
-    }
-
     /// How many polls wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -65,7 +58,7 @@ impl Leases {
 }
 
 impl Lease {
-    /// Whether a newer poll has begun or the device is gone.
+    /// Whether a newer poll has begun.
     #[must_use]
     pub fn is_over(&self) -> bool {
         *self.ended.borrow()
@@ -92,8 +85,6 @@ mod tests {
         assert!(older.is_over() && !other.is_over() && !newer.is_over());
         drop(older);
         assert_eq!(leases.len(), 2);
-        leases.end(user_id!("@a:x"), device_id!("D"));
-        assert!(newer.is_over());
         drop((newer, other));
         assert!(leases.is_empty());
     }

@@ -74,9 +74,10 @@ async fn wait(ctx: &Ctx, args: &SyncArgs, timeout: Duration) -> Outcome<Reply> {
         wake.borrow_and_update();
         // First the position, then the view: it is at least as new.
         let upto = env.visible();
-        let view = view(env, &args.user)
-            .await?
-            .ok_or_else(|| unknown(&args.user, &args.device))?;
+        let view = view(env, &args.user).await?;
+        // Its end wakes a poll: whoever is logged out meanwhile gets nothing more.
+        let view = view.filter(|view| !view.deactivated && view.devices.contains_key(&args.device));
+        let view = view.ok_or_else(|| unknown(&args.user, &args.device))?;
         let response = compute(env, args, &view, &feed, upto).await?;
         let expired = tokio::time::Instant::now() >= deadline;
         if !response.is_empty() || expired || lease.is_over() || ctx.hub.is_draining() {
