@@ -14,11 +14,14 @@ use super::uia::{fix_auth, own_account};
 use crate::http::auth::Policy;
 use crate::http::context::{Ctx, RawRequest};
 use crate::http::endpoint::Table;
+use crate::http::limits::Class;
 use crate::http::reply::Reply;
 
 /// Registers the chapter.
 pub fn routes(t: &mut Table) {
+    // It takes passwords.
     t.user(upload_keys)
+        .limit(Class::Login)
         .fix(fix_auth)
         .also("/_matrix/client/r0/keys/device_signing/upload");
     t.raw(
