@@ -6,6 +6,7 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use moka::sync::Cache;
 
@@ -37,16 +38,28 @@ where
 {
     /// `weigh` answers bytes.
     pub fn new(max_bytes: u64, weigh: impl Fn(&V) -> usize + Send + Sync + 'static) -> Self {
+        Self::with_lifetime(max_bytes, Duration::MAX, weigh)
+    }
+
+    /// Views are loaded again once they have been in memory for `lifetime`.
+    pub fn with_lifetime(
+        max_bytes: u64,
+        lifetime: Duration,
+        weigh: impl Fn(&V) -> usize + Send + Sync + 'static,
+    ) -> Self {
         let stripe = |_| Stripe {
             epoch: AtomicU64::new(0),
             gate: Mutex::new(()),
             loading: tokio::sync::Mutex::new(()),
         };
+        let views = Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(move |_: &K, view: &Arc<V>| u32::try_from(weigh(view)).unwrap_or(u32::MAX));
         Self {
-            views: Cache::builder()
-                .max_capacity(max_bytes)
-                .weigher(move |_: &K, view: &Arc<V>| u32::try_from(weigh(view)).unwrap_or(u32::MAX))
-                .build(),
+            views: match lifetime {
+                Duration::MAX => views.build(),
+                lifetime => views.time_to_live(lifetime).build(),
+            },
             stripes: (0..STRIPES).map(stripe).collect(),
             hasher: RandomState::new(),
         }

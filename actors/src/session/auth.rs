@@ -1,6 +1,7 @@
 //! Whose an access token is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::identity::Identity;
 use super::load;
@@ -12,6 +13,8 @@ use crate::error::{DomainError, Outcome};
 
 /// Tokens kept in memory, in bytes.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// How long one is believed: a deletion whose outcome was lost with its connection is noticed at last.
+const LIFETIME: Duration = Duration::from_secs(600);
 /// What one costs, roughly.
 const WEIGHT: usize = 512;
 
@@ -28,7 +31,7 @@ pub type TokenCache = ViewCache<TokenHash, Known>;
 /// An empty cache.
 #[must_use]
 pub fn new_cache() -> TokenCache {
-    ViewCache::new(CACHE_BYTES, |_| WEIGHT)
+    ViewCache::with_lifetime(CACHE_BYTES, LIFETIME, |_| WEIGHT)
 }
 
 /// Forgets deleted tokens.

@@ -65,8 +65,11 @@ pub(super) async fn run(env: &Env, view: &UserView, new: Dehydrate) -> Outcome<U
         created_ts: now,
     };
     let mut without = view.clone();
+    let mut tokens = Vec::new();
     if let Some(former) = &former {
         Arc::make_mut(&mut without.devices).remove(former.as_str());
+        // Somebody may have logged in under its id.
+        tokens = env.store.access_token_hashes(user, Some(std::slice::from_ref(former))).await?;
     }
     let changed = devices::with_device(&without, &device);
     let json = serde_json::to_string(&identity).map_err(|e| DomainError::internal(format!("device keys: {e}")))?;
@@ -85,7 +88,7 @@ pub(super) async fn run(env: &Env, view: &UserView, new: Dehydrate) -> Outcome<U
         devices: vec![device],
         ..Rows::default()
     };
-    devices::announce(env, rows, &changed, Vec::new()).await?;
+    devices::announce(env, rows, &changed, tokens).await?;
     match env.store.upload_keys(user, id, &one_time, &fallback).await? {
         KeyUpload::Stored(stock) => Ok(with_stock(&changed, &keys.device_id, stock)),
         // A new device has no keys yet that could clash.
