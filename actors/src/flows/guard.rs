@@ -217,6 +217,8 @@ pub async fn relation(env: &Env, room_id: &RoomId, draft: &Draft) -> Outcome<()>
     match relates_to.rel_type.as_str() {
         "m.thread" => {
             let target = env.rooms.event_by_id(&relates_to.event_id).await?;
+            // What is in other rooms is not the sender's business.
+            let target = target.filter(|target| target.pdu.room_id == room_id);
             if target.is_some_and(|target| relation_of(&target.pdu).1.is_some()) {
                 return Err(DomainError::unknown(
                     "a thread cannot start at an event that relates to another",

@@ -130,6 +130,8 @@ impl Rooms {
     /// `M_FORBIDDEN` for users who are not joined, `M_NOT_FOUND` for events the room does not have, `M_INVALID_PARAM` for
     /// events of another thread.
     pub async fn set_receipt(&self, room_id: &RoomId, receipt: SetReceipt) -> Outcome<()> {
+        // Members only, also of what the threads of events tell.
+        self.joined(room_id, &receipt.user).await?;
         receipts::check_thread(&self.env, &receipt).await?;
         self.done(room_id, RoomCommand::Receipt(receipt)).await
     }

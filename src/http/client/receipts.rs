@@ -17,6 +17,9 @@ const FULLY_READ: &str = "m.fully_read";
 const READ: &str = "m.read";
 const READ_PRIVATE: &str = "m.read.private";
 
+/// Bytes of a thread's id, which is that of an event.
+const MAX_THREAD_ID: usize = 255;
+
 /// Registers the chapter.
 pub fn routes(t: &mut Table) {
     t.user(receipt).fix(drop_null_thread);
@@ -55,8 +58,8 @@ fn thread_id(ctx: &Ctx) -> Outcome<Option<String>> {
     let body: Value = ctx.request.json()?;
     match &body["thread_id"] {
         Value::Null => Ok(None),
-        Value::String(thread) if !thread.is_empty() => Ok(Some(thread.clone())),
-        _ => Err(DomainError::invalid_param("thread_id field must be a non-empty string")),
+        Value::String(thread) if (1..=MAX_THREAD_ID).contains(&thread.len()) => Ok(Some(thread.clone())),
+        _ => Err(DomainError::invalid_param("thread_id must be a string of 1 to 255 bytes")),
     }
 }
 
