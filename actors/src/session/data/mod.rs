@@ -18,9 +18,16 @@ pub use self::profile::{MAX_KEY, MAX_PROFILE};
 pub use self::push_rules::{PushRuleChange, ruleset_content};
 use super::view::UserView;
 use crate::env::Env;
-use crate::error::Outcome;
+use crate::error::{DomainError, Outcome};
 use crate::stream::fact::{Fact, FactKind};
 use crate::stream::journal::Submission;
+
+/// Bytes of one entry of account data: of all push rules, of all tags of a room.
+const MAX_CONTENT: usize = 1024 * 1024;
+/// Pushers of one user.
+const MAX_PUSHERS: usize = 100;
+/// Bytes of a pusher's JSON.
+const MAX_PUSHER: usize = 16 * 1024;
 
 /// What can be asked.
 #[derive(Clone, Debug)]
@@ -118,7 +125,7 @@ pub async fn run(env: &Env, view: &UserView, command: DataCommand) -> Outcome<(D
                 user_id: user.to_owned(),
                 ..pusher
             };
-            env.store.set_pusher(&pusher, append).await?;
+            set_pusher(env, &pusher, append).await?;
             None
         }
         DataCommand::DeletePusher { app_id, pushkey } => {
@@ -127,6 +134,15 @@ pub async fn run(env: &Env, view: &UserView, command: DataCommand) -> Outcome<(D
         }
     };
     Ok((DataReply::Done, changed))
+}
+
+async fn set_pusher(env: &Env, pusher: &pusher::Model, append: bool) -> Outcome<()> {
+    let others = env.store.pushers(&pusher.user_id).await?;
+    let known = |other: &pusher::Model| other.app_id == pusher.app_id && other.pushkey == pusher.pushkey;
+    if pusher.json.len() > MAX_PUSHER || others.len() >= MAX_PUSHERS && !others.iter().any(known) {
+        return Err(DomainError::too_large("the pusher is too large, or there are too many"));
+    }
+    Ok(env.store.set_pusher(pusher, append).await?)
 }
 
 /// Writes one entry of account data; `changed` is published with it.
@@ -138,6 +154,9 @@ async fn commit(
     content: String,
     changed: Option<&UserView>,
 ) -> Outcome<()> {
+    if content.len() > MAX_CONTENT {
+        return Err(DomainError::too_large("account data has at most 1 MiB an entry"));
+    }
     let user = view.user_id.clone();
     let rows = Rows {
         account_data: vec![row::Model {
