@@ -237,8 +237,13 @@ impl RoomCache {
     async fn decode_and_keep(&self, rows: Vec<event::Model>, before: u64) -> Outcome<Vec<Arc<StoredEvent>>> {
         let events = self.decode(rows).await?;
         for event in &events {
-            if self.generation() == before {
-                self.keep(event);
+            if self.generation() != before {
+                break;
+            }
+            self.keep(event);
+            // A newer form may have come in between the look and the entry.
+            if self.generation() != before {
+                self.events.invalidate(&event.nid);
             }
         }
         Ok(events)
