@@ -49,7 +49,7 @@ impl PathPrefix {
 }
 
 /// The request, apart from what its type holds.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RequestInfo {
     /// As sent.
     pub method: Method,
@@ -69,6 +69,13 @@ pub struct RequestInfo {
     pub user_agent: Option<String>,
     /// The whole body, after a registered fix; empty where it is streamed.
     pub body: Bytes,
+}
+
+impl std::fmt::Debug for RequestInfo {
+    /// Without what may hold tokens and passwords.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RequestInfo({} {} of {})", self.method, self.template, self.ip)
+    }
 }
 
 impl RequestInfo {

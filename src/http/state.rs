@@ -20,7 +20,7 @@ use super::limits::Limits;
 use crate::config::{Config, Resource};
 
 /// A request of another server, to be checked against its keys.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Signed {
     /// As sent.
     pub method: Method,
