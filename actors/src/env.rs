@@ -13,6 +13,7 @@ use crate::cpu::Cpu;
 use crate::error::Outcome;
 use crate::flows::profile::Spreading;
 use crate::key::ServerKey;
+use crate::media::Filling;
 use crate::presence::Presence;
 use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
@@ -82,6 +83,8 @@ pub struct Env {
     pub filters: FilterCache,
     /// Who is online.
     pub presence: Presence,
+    /// Media that is being uploaded to a reserved address.
+    pub filling: Filling,
     /// Whose rooms are being told of a new profile.
     pub spreading: Spreading,
 }
@@ -146,6 +149,7 @@ impl Env {
             nonces: Nonces::default(),
             filters: FilterCache::default(),
             presence: Presence::default(),
+            filling: Filling::default(),
             spreading: Spreading::default(),
             key: Arc::new(key),
             settings,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::env::{Env, Parts};
 use crate::error::{DomainError, Outcome};
 use crate::flows;
+use crate::janitor;
+use crate::media;
 use crate::presence;
 use crate::room::handle::Rooms;
 use crate::session::handle::Sessions;
@@ -59,7 +61,9 @@ impl Hub {
             fabric,
             _watchdog: watchdog,
         });
+        media::clear_unfinished(hub.env()).await;
         presence::start(hub.env());
+        janitor::start(hub.env());
         flows::deactivate::resume(&hub).await?;
         Ok(hub)
     }

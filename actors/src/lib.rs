@@ -7,6 +7,7 @@ pub mod env;
 pub mod error;
 pub mod flows;
 pub mod hub;
+pub mod janitor;
 pub mod key;
 pub mod media;
 pub mod presence;

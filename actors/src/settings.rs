@@ -41,6 +41,8 @@ pub struct Settings {
     pub media_path: std::path::PathBuf,
     /// The largest upload, bytes.
     pub max_upload_bytes: u64,
+    /// How long a reserved address waits for its upload, milliseconds.
+    pub unused_upload_lifetime_ms: i64,
 }
 
 impl Default for Settings {
@@ -64,6 +66,7 @@ impl Default for Settings {
             presence_enabled: true,
             media_path: "data/media".into(),
             max_upload_bytes: 100 * 1024 * 1024,
+            unused_upload_lifetime_ms: 24 * 60 * 60 * 1_000,
         }
     }
 }

@@ -112,6 +112,7 @@ pub fn settings(config: &Config) -> Settings {
         presence_enabled: config.presence.enabled,
         media_path: config.media.store_path.clone(),
         max_upload_bytes: config.media.max_upload_bytes,
+        unused_upload_lifetime_ms: millis(config.media.unused_upload_lifetime_secs),
     }
 }
 

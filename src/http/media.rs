@@ -126,9 +126,8 @@ async fn config(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
 }
 
 fn reservations(ctx: &Ctx) -> Reservations {
-    let seconds = i64::try_from(ctx.config.media.unused_upload_lifetime_secs).unwrap_or(i64::MAX);
     Reservations {
-        lifetime_ms: seconds.saturating_mul(1_000),
+        lifetime_ms: ctx.hub.env().settings.unused_upload_lifetime_ms,
         max_pending: i64::from(ctx.config.media.max_pending_uploads),
     }
 }

@@ -1,7 +1,8 @@
 //! Media of this server: files below the media path, rows in the database.
 //!
 //! A file is written beside its place, flushed and renamed before its row is committed, so that a row never stands for a
-//! file that is not whole. A file without a row is what a crash in between leaves; nothing points at it.
+//! file that is not whole. A file without a row is what a crash in between leaves; nothing points at it. What is being
+//! written lies in a folder of its own, which is emptied at the start.
 
 pub mod thumbnail;
 
@@ -9,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use dashmap::DashSet;
 use entities::media;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -39,6 +41,28 @@ pub struct Label {
     pub content_type: Option<String>,
     /// `?filename=`
     pub name: Option<String>,
+}
+
+/// Addresses that are being filled: one upload at a time, or two would mix the file of one with the row of the other.
+#[derive(Debug, Default)]
+pub struct Filling(DashSet<String>);
+
+/// The right to fill an address.
+struct Claim<'a> {
+    filling: &'a Filling,
+    id: &'a str,
+}
+
+impl Filling {
+    fn claim<'a>(&'a self, id: &'a str) -> Option<Claim<'a>> {
+        self.0.insert(id.to_owned()).then_some(Claim { filling: self, id })
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.filling.0.remove(self.id);
+    }
 }
 
 /// Limits on reservations.
@@ -89,18 +113,12 @@ pub async fn fill(
     label: Label,
     upload: Upload,
 ) -> Outcome<()> {
+    let _claim = env.filling.claim(id).ok_or_else(overwrite)?;
     let known = env.store.media(env.server_name.as_str(), id).await?;
     let known = known.ok_or_else(|| DomainError::not_found("Unknown media id."))?;
     if known.user_id.as_deref() != Some(user.as_str()) {
         return Err(DomainError::forbidden("This address was reserved by somebody else."));
     }
-    let overwrite = || {
-        DomainError::matrix(
-            409,
-            "M_CANNOT_OVERWRITE_MEDIA",
-            "There is media at this address already.",
-        )
-    };
     if known.state != RESERVED {
         return Err(overwrite());
     }
@@ -113,6 +131,14 @@ pub async fn fill(
     } else {
         Err(overwrite())
     }
+}
+
+fn overwrite() -> DomainError {
+    DomainError::matrix(
+        409,
+        "M_CANNOT_OVERWRITE_MEDIA",
+        "There is media at this address already.",
+    )
 }
 
 /// Media that can be downloaded.
@@ -171,14 +197,14 @@ pub async fn thumbnail(
     {
         return Ok((bytes.into(), found.content_type.clone()));
     }
-    let original = fs::read(file_path(env, &row.media_id)).await.map_err(|e| disk(&e))?;
-    let made = env
-        .cpu
-        .run(Class::Image, move || {
-            thumbnail::make(&original, size, method, max_pixels)
-        })
-        .await??;
-    write_whole(&path, &made.bytes).await.map_err(|e| disk(&e))?;
+    // Read where the images are made: only as many as are worked on lie in memory.
+    let original = file_path(env, &row.media_id);
+    let make = move || {
+        let original = std::fs::read(original).map_err(|e| disk(&e))?;
+        thumbnail::make(&original, size, method, max_pixels)
+    };
+    let made = env.cpu.run(Class::Image, make).await??;
+    write_whole(env, &path, &made.bytes).await.map_err(|e| disk(&e))?;
     env.store
         .put_thumbnail(&entities::media_thumbnail::Model {
             origin: row.origin.clone(),
@@ -222,7 +248,7 @@ fn row(
 /// Writes an upload to its place.
 async fn receive(env: &Env, user: &UserId, id: &str, label: Label, upload: Upload) -> Outcome<media::Model> {
     let path = file_path(env, id);
-    let temporary = path.with_extension(format!("part-{}", env.rng.alphanumeric(8)));
+    let temporary = temporary_path(env);
     let written = write_stream(&temporary, upload, env.settings.max_upload_bytes).await;
     let (size, sha256) = match written {
         Ok(written) => written,
@@ -232,7 +258,7 @@ async fn receive(env: &Env, user: &UserId, id: &str, label: Label, upload: Uploa
             return Err(error);
         }
     };
-    fs::rename(&temporary, &path).await.map_err(|e| disk(&e))?;
+    put(&temporary, &path).await.map_err(|e| disk(&e))?;
     Ok(row(env, user, id, label, size, Some(sha256), STORED))
 }
 
@@ -257,13 +283,31 @@ async fn write_stream(path: &Path, mut upload: Upload, limit: u64) -> Outcome<(u
     Ok((size, hash.finalize().to_vec()))
 }
 
-async fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+async fn write_whole(env: &Env, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_path(env);
+    if let Some(folder) = temporary.parent() {
+        fs::create_dir_all(folder).await?;
+    }
+    fs::write(&temporary, bytes).await?;
+    put(&temporary, path).await
+}
+
+/// Puts a file that is whole in its place.
+async fn put(temporary: &Path, path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).await?;
     }
-    let temporary = path.with_extension("part");
-    fs::write(&temporary, bytes).await?;
-    fs::rename(&temporary, path).await
+    fs::rename(temporary, path).await
+}
+
+/// Deletes what a former process had begun to write. Call before anything is written.
+pub async fn clear_unfinished(env: &Env) {
+    match fs::remove_dir_all(incoming(env)).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "unfinished uploads of a former process stay");
+        }
+        _ => {}
+    }
 }
 
 /// The edge ends a body that is too long with this kind of error.
@@ -287,6 +331,15 @@ fn is_id(id: &str) -> bool {
 fn file_path(env: &Env, id: &str) -> PathBuf {
     let (shelf, board) = (id.get(0..2).unwrap_or("__"), id.get(2..4).unwrap_or("__"));
     env.settings.media_path.join("local").join(shelf).join(board).join(id)
+}
+
+/// Where files are written before they are put in their place.
+fn incoming(env: &Env) -> PathBuf {
+    env.settings.media_path.join("incoming")
+}
+
+fn temporary_path(env: &Env) -> PathBuf {
+    incoming(env).join(env.rng.alphanumeric(ID_LEN))
 }
 
 fn thumbnail_path(env: &Env, id: &str, size: Size, method: Method) -> PathBuf {

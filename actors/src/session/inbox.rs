@@ -2,7 +2,6 @@
 //! comes back with a later token, and nothing is written where nothing is to be deleted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use entities::ids::StreamPos;
 use entities::store::Store;
@@ -10,30 +9,22 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
-use crate::clock::Millis;
 use crate::env::Env;
 
 /// Devices that are remembered; of others one read tells what there is to delete.
 const REMEMBERED: u64 = 200_000;
-/// How often old transactions are forgotten.
-const PRUNE_EVERY_MS: Millis = 60 * 60 * 1_000;
-/// How long a transaction is remembered.
-const TXN_LIFETIME_MS: Millis = 24 * 60 * 60 * 1_000;
-
 type Key = (OwnedUserId, OwnedDeviceId);
 
 /// See the module.
 pub struct Inboxes {
     /// The newest message given to a device and not deleted yet; 0 where there is none.
     given: Arc<Cache<Key, i64>>,
-    pruned: AtomicI64,
 }
 
 impl Default for Inboxes {
     fn default() -> Self {
         Self {
             given: Arc::new(Cache::new(REMEMBERED)),
-            pruned: AtomicI64::new(0),
         }
     }
 }
@@ -72,18 +63,6 @@ impl Inboxes {
                 Some(_) => Op::Nop,
             });
         todo
-    }
-
-    /// When transactions older than the answer are to be forgotten, if it is time again.
-    pub fn prune_due(&self, now: Millis) -> Option<Millis> {
-        let last = self.pruned.load(Ordering::Relaxed);
-        let due = now - last >= PRUNE_EVERY_MS;
-        let mine = due
-            && self
-                .pruned
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        mine.then_some(now - TXN_LIFETIME_MS)
     }
 }
 
@@ -149,14 +128,5 @@ mod tests {
         assert_eq!(inboxes.returned(key(), StreamPos(8)), Todo::Nothing);
         deliver(&inboxes, 9);
         assert_eq!(inboxes.returned(key(), StreamPos(9)), Todo::Delete);
-    }
-
-    #[test]
-    fn transactions_are_pruned_now_and_then() {
-        let inboxes = Inboxes::default();
-        let now = 100 * TXN_LIFETIME_MS;
-        assert_eq!(inboxes.prune_due(now), Some(now - TXN_LIFETIME_MS));
-        assert_eq!(inboxes.prune_due(now + 1), None);
-        assert!(inboxes.prune_due(now + PRUNE_EVERY_MS).is_some());
     }
 }

@@ -120,7 +120,6 @@ async fn send(env: &Env, view: &UserView, messages: Messages) -> Outcome<()> {
         txn_id,
         ts: env.clock.now_ms(),
     });
-    forget_old_transactions(env);
     let positions = u32::try_from(rows.to_device.len()).unwrap_or(u32::MAX);
     let publish = move |base: StreamPos| {
         for fact in &mut facts {
@@ -202,17 +201,4 @@ fn devices<'a>(
         "*" => all.filter(|id| !by_device.contains_key(id.as_str())).collect(),
         name => all.filter(|id| id.as_str() == name).collect(),
     }
-}
-
-fn forget_old_transactions(env: &Env) {
-    let Some(before) = env.inboxes.prune_due(env.clock.now_ms()) else {
-        return;
-    };
-    let store = env.store.clone();
-    env.io.spawn(async move {
-        match store.prune_to_device_txns(before).await {
-            Ok(count) => tracing::debug!(count, "old to-device transactions forgotten"),
-            Err(error) => tracing::warn!(%error, "old to-device transactions could not be forgotten"),
-        }
-    });
 }

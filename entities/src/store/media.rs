@@ -41,6 +41,12 @@ impl Store {
         Ok(count.unwrap_or(0))
     }
 
+    /// Forgets addresses that were reserved before `ts` (Unix milliseconds) and never used. Tells how many.
+    pub async fn prune_reservations(&self, ts: i64) -> Result<u64, StoreError> {
+        let sql = "DELETE FROM media WHERE state = 'reserved' AND created_ts < $1";
+        self.writer().exec(sql, params![ts]).await
+    }
+
     /// The thumbnails of a piece of media.
     pub async fn thumbnails(&self, origin: &str, media_id: &str) -> Result<Vec<media_thumbnail::Model>, StoreError> {
         let sql = "SELECT * FROM media_thumbnail WHERE origin = $1 AND media_id = $2";

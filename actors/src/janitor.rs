@@ -1,0 +1,62 @@
+//! Clears away what nobody needs any more and nobody else looks after: feeds without waiters, addresses that nothing was
+//! uploaded to, old transactions.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::clock::Millis;
+use crate::env::Env;
+
+/// How often memory is swept.
+const TICK: Duration = Duration::from_secs(60);
+/// The database is cleared once in so many ticks.
+const DATABASE_EVERY: u32 = 60;
+/// How long a to-device transaction is remembered.
+const TXN_LIFETIME_MS: Millis = 24 * 60 * 60 * 1_000;
+/// How long an upload may go on to an address whose time was up after it had begun.
+const UPLOAD_GRACE_MS: Millis = 24 * 60 * 60 * 1_000;
+
+/// Starts the task; it ends with the drain or the environment.
+pub fn start(env: &Arc<Env>) {
+    env.io.spawn(run(Arc::downgrade(env)));
+}
+
+async fn run(weak: Weak<Env>) {
+    let mut ticks = 0;
+    while let Some(env) = weak.upgrade().filter(|env| !env.feeds.is_closed()) {
+        sweep_memory(&env);
+        if ticks % DATABASE_EVERY == 0 {
+            clear_database(&env).await;
+        }
+        ticks = (ticks + 1) % DATABASE_EVERY;
+        drop(env);
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+fn sweep_memory(env: &Env) {
+    let feeds = env.feeds.sweep(env.clock.now_ms());
+    metrics::gauge!("feeds").set(feeds as f64);
+}
+
+async fn clear_database(env: &Env) {
+    let now = env.clock.now_ms();
+    report(
+        "to-device transactions",
+        env.store.prune_to_device_txns(now - TXN_LIFETIME_MS).await,
+    );
+    let reserved_before = now
+        .saturating_sub(env.settings.unused_upload_lifetime_ms)
+        .saturating_sub(UPLOAD_GRACE_MS);
+    report(
+        "reserved media addresses",
+        env.store.prune_reservations(reserved_before).await,
+    );
+}
+
+fn report(what: &str, outcome: Result<u64, entities::error::StoreError>) {
+    match outcome {
+        Ok(count) => tracing::debug!(count, what, "forgotten"),
+        Err(error) => tracing::warn!(%error, what, "old rows could not be deleted, the next hour tries again"),
+    }
+}
