@@ -59,7 +59,9 @@ fn thread_id(ctx: &Ctx) -> Outcome<Option<String>> {
     match &body["thread_id"] {
         Value::Null => Ok(None),
         Value::String(thread) if (1..=MAX_THREAD_ID).contains(&thread.len()) => Ok(Some(thread.clone())),
-        _ => Err(DomainError::invalid_param("thread_id must be a string of 1 to 255 bytes")),
+        _ => Err(DomainError::invalid_param(
+            "thread_id must be a string of 1 to 255 bytes",
+        )),
     }
 }
 

@@ -69,7 +69,10 @@ pub(super) async fn run(env: &Env, view: &UserView, new: Dehydrate) -> Outcome<U
     if let Some(former) = &former {
         Arc::make_mut(&mut without.devices).remove(former.as_str());
         // Somebody may have logged in under its id.
-        tokens = env.store.access_token_hashes(user, Some(std::slice::from_ref(former))).await?;
+        tokens = env
+            .store
+            .access_token_hashes(user, Some(std::slice::from_ref(former)))
+            .await?;
     }
     let changed = devices::with_device(&without, &device);
     let json = serde_json::to_string(&identity).map_err(|e| DomainError::internal(format!("device keys: {e}")))?;
