@@ -139,6 +139,8 @@ both_databases! {
         join(&guest, &closed).await.ok();
         guest.send_text(&closed, "hello").await;
         guest.post("createRoom", json!({})).await.refused(403, "M_GUEST_ACCESS_FORBIDDEN");
+        alice.set_state(&closed, "m.room.guest_access", "", json!({ "guest_access": "forbidden" })).await;
+        assert_eq!(membership(&alice, &closed, &guest).await, "leave");
     }
 
     async fn shared_rooms_are_listed(server) {

@@ -8,12 +8,14 @@ use ruma::{OwnedEventId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{membership, not_federated};
+use super::membership::{self, Change};
+use super::not_federated;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
 use crate::room::commands::Draft;
 use crate::room::event::{StoredEvent, relation_of};
+use crate::room::membership::Action;
 use crate::room::snapshot::RoomSnapshot;
 
 /// Refuses an invite that its target blocks (client-server API, "Invite permission").
@@ -74,6 +76,29 @@ pub fn guests_welcome(room: &RoomSnapshot) -> bool {
     let event = room.state_event("m.room.guest_access", "");
     let content = event.and_then(|event| event.pdu.content_as::<Content>().ok());
     content.and_then(|content| content.guest_access).as_deref() == Some("can_join")
+}
+
+/// Has the guests leave a room that no longer wants them (client-server API, "Guest access").
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn remove_guests(hub: &Hub, room_id: &RoomId) -> Outcome<()> {
+    let Some(room) = hub.rooms().view(room_id).await?.filter(|room| !guests_welcome(room)) else {
+        return Ok(());
+    };
+    for guest in hub.env().store.guests_in_room(room.nid.0).await? {
+        let Ok(guest) = UserId::parse(guest) else { continue };
+        let change = Change {
+            room_id,
+            sender: &guest,
+            target: &guest,
+            reason: Some("guests are no longer welcome"),
+        };
+        if let Err(error) = membership::change(hub, &change, Action::Leave).await {
+            tracing::warn!(%error, %room_id, %guest, "a guest could not be removed");
+        }
+    }
+    Ok(())
 }
 
 /// A state event that a local user wants to send.

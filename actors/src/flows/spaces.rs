@@ -195,3 +195,21 @@ fn chunk(room: &RoomSnapshot, children: &[Child]) -> Outcome<Value> {
     let children: Vec<Value> = children.iter().map(stripped).collect();
     Summary::of_room(room).with([("children_state", children.into())])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_belongs_to_its_walk() {
+        assert_eq!(parse_token("12.-1.false", "-1.false").ok(), Some(12));
+        for (token, shape) in [
+            ("12.1.false", "-1.false"),
+            ("12", "-1.false"),
+            ("x.-1.true", "-1.true"),
+            ("", ""),
+        ] {
+            assert!(parse_token(token, shape).is_err(), "{token}");
+        }
+    }
+}

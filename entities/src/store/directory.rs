@@ -71,6 +71,13 @@ impl Store {
             .await
     }
 
+    /// The guests who are joined to a room.
+    pub async fn guests_in_room(&self, room_nid: i64) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT m.user_id FROM membership m JOIN \"user\" u ON u.user_id = m.user_id \
+                   WHERE m.room_nid = $1 AND m.membership = 'join' AND u.is_guest ORDER BY m.user_id";
+        self.reader().column(sql, params![room_nid]).await
+    }
+
     /// `displayname` and `avatar_url` of the given users.
     pub async fn member_profiles<S: AsRef<str> + Sync>(
         &self,

@@ -139,5 +139,17 @@ impl Store {
 /// A word as it stands inside a JSON string.
 fn json_text(word: &str) -> String {
     let text = serde_json::to_string(word).unwrap_or_default();
-    text.trim_matches('"').to_owned()
+    let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    inner.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_and_json_are_taken_literally() {
+        assert_eq!(escape("50%_a\\"), "50\\%\\_a\\\\");
+        assert_eq!(json_text("say \"hi\""), "say \\\"hi\\\"");
+    }
 }

@@ -96,7 +96,11 @@ async fn put_state(
     guard::state(&ctx.hub, &ask, &content).await?;
     let mut draft = Draft::state(identity.user_id.clone(), kind, state_key, content);
     draft.origin_server_ts = chosen_time(identity, time);
-    ctx.hub.rooms().send(room_id, draft).await
+    let event_id = ctx.hub.rooms().send(room_id, draft).await?;
+    if kind == "m.room.guest_access" && state_key.is_empty() {
+        guard::remove_guests(&ctx.hub, room_id).await?;
+    }
+    Ok(event_id)
 }
 
 /// The API reference beside the specification sets state with an empty key by POST.
