@@ -292,4 +292,27 @@ both_databases! {
         })
         .await;
     }
+
+    async fn presence_and_keys_of_those_who_come_into_sight_are_told_once(server) {
+        let alice = server.register("alice").await;
+        let bob = server.register("bob").await;
+        alice.sync(None, 0, None).await;
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let path = format!("presence/{}/status", encode(&alice.user_id));
+        alice.put(&path, json!({ "presence": "online", "status_msg": "here" })).await.ok();
+        let since = next(&bob).await;
+        bob.join(&room).await;
+        let sync = bob.sync_until(Some(&since), |sync| sync["rooms"]["join"][&room].is_object()).await;
+        assert_eq!(presence(&sync, &alice.user_id).expect("in sight")["status_msg"], "here");
+        let changed = |sync: &Value, user: &User| {
+            let changed = sync["device_lists"]["changed"].as_array();
+            changed.is_some_and(|changed| changed.contains(&json!(user.user_id)))
+        };
+        assert!(changed(&sync, &alice), "{sync:#}");
+        let since = text(&sync, "next_batch");
+        let path = format!("profile/{}/displayname", encode(&bob.user_id));
+        bob.put(&path, json!({ "displayname": "Bob" })).await.ok();
+        let sync = bob.sync_until(Some(&since), |sync| !crate::common::client::timeline(sync, &room).is_empty()).await;
+        assert!(!changed(&sync, &alice) && !changed(&sync, &bob), "a name moves nobody: {sync:#}");
+    }
 }

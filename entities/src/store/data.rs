@@ -1,4 +1,4 @@
-//! Pushers, the events they might tell of, and the presence that was left behind by a former process.
+//! Pushers, the events they might tell of, and presence: who sees it, what a former process left behind.
 
 use super::{Run, Store, params};
 use crate::{error::StoreError, event, presence, pusher};
@@ -49,6 +49,14 @@ impl Store {
         self.reader()
             .all(&sql, params![db.ints(room_nids), above, upto, i64::from(limit)])
             .await
+    }
+
+    /// Whether two users are joined to a room both.
+    pub async fn share_room(&self, one: &str, other: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT a.room_nid FROM membership a JOIN membership b ON b.room_nid = a.room_nid \
+                   WHERE a.user_id = $1 AND a.membership = 'join' AND b.user_id = $2 AND b.membership = 'join' LIMIT 1";
+        let shared: Option<i64> = self.reader().scalar(sql, params![one, other]).await?;
+        Ok(shared.is_some())
     }
 
     /// The presence of everybody who is not offline.

@@ -36,11 +36,8 @@ async fn set(ctx: Ctx, request: set_presence::v3::Request) -> Outcome<Reply> {
 async fn get(ctx: Ctx, request: get_presence::v3::Request) -> Outcome<Reply> {
     let env = ctx.hub.env();
     let (me, user) = (&ctx.user()?.user_id, &request.user_id);
-    if me != user {
-        let sharing = env.store.users_sharing_rooms(me.as_str()).await?;
-        if !sharing.iter().any(|other| other == user.as_str()) {
-            return Err(DomainError::forbidden("You are not allowed to see their presence"));
-        }
+    if me != user && !env.store.share_room(me.as_str(), user.as_str()).await? {
+        return Err(DomainError::forbidden("You are not allowed to see their presence"));
     }
     let Some(status) = presence::status(env, user).await? else {
         return Reply::json(&json!({ "presence": "offline" }));

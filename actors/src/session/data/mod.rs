@@ -190,3 +190,6 @@ async fn commit(
     };
     env.journal.submit(submission).await.map(|_| ())
 }
+
+#[cfg(test)]
+mod tests;

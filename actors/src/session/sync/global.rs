@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 
 use entities::ids::StreamPos;
-use entities::{account_data, presence};
+use entities::{account_data, event, presence};
 use ruma::{OwnedUserId, UserId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::Context;
 use super::filter::plain_allowed;
+use super::joined::was_joined;
 use super::look::Look;
 use super::response::{DeviceLists, SyncResponse};
 use crate::error::Outcome;
@@ -36,11 +37,15 @@ pub async fn fill(
     response.key_counts_changed = changes.is_some_and(|changes| changes.key_counts);
     account_data(cx, look, response);
     inbox(cx, flagged(|c| c.to_device), upto, response).await?;
-    if flagged(|c| c.presence) && cx.env.settings.presence_enabled {
-        presence(cx, upto, response).await?;
+    let moved = match cx.args.since {
+        Some(since) => moved(cx, look, since, upto).await?,
+        None => Moved::default(),
+    };
+    if cx.env.settings.presence_enabled {
+        presence(cx, flagged(|c| c.presence), &moved.arrived, upto, response).await?;
     }
     if let Some(since) = cx.args.since {
-        response.device_lists = device_lists(cx, flagged(|c| c.device_lists), look, since, upto).await?;
+        response.device_lists = device_lists(cx, flagged(|c| c.device_lists), moved, since, upto).await?;
     }
     Ok(())
 }
@@ -110,9 +115,24 @@ async fn inbox(cx: &Context<'_>, flagged: bool, upto: StreamPos, response: &mut 
     Ok(())
 }
 
-async fn presence(cx: &Context<'_>, upto: StreamPos, response: &mut SyncResponse) -> Outcome<()> {
+/// Changes, and how those are who came into sight.
+async fn presence(
+    cx: &Context<'_>,
+    flagged: bool,
+    arrived: &HashSet<String>,
+    upto: StreamPos,
+    response: &mut SyncResponse,
+) -> Outcome<()> {
     let since = cx.args.since.unwrap_or_default();
-    let rows = cx.env.store.presence_since(since.0, upto.0).await?;
+    let mut rows = Vec::new();
+    if !arrived.is_empty() {
+        let arrived: Vec<&String> = arrived.iter().collect();
+        rows = cx.env.store.presence_of(&arrived).await?;
+        rows.retain(|row| row.pos <= since.0 && row.state != "offline");
+    }
+    if flagged {
+        rows.extend(cx.env.store.presence_since(since.0, upto.0).await?);
+    }
     if rows.is_empty() {
         return Ok(());
     }
@@ -151,11 +171,10 @@ async fn sharing(cx: &Context<'_>) -> Outcome<Vec<String>> {
 async fn device_lists(
     cx: &Context<'_>,
     flagged: bool,
-    look: &Look,
+    moved: Moved,
     since: StreamPos,
     upto: StreamPos,
 ) -> Outcome<DeviceLists> {
-    let moved = moved(cx, look, since, upto).await?;
     if !flagged && moved.arrived.is_empty() && moved.gone.is_empty() {
         return Ok(DeviceLists::default());
     }
@@ -194,13 +213,14 @@ struct Moved {
 async fn moved(cx: &Context<'_>, look: &Look, since: StreamPos, upto: StreamPos) -> Outcome<Moved> {
     let mut moved = Moved::default();
     for room in &look.joined {
-        if room.member_pos > since {
+        if room.member_pos > since && !was_joined(cx, room, since).await? {
             moved.arrived.extend(joined_users(&room.snapshot));
         } else if room.change.event && changed_members(&room.snapshot, since) {
             for event in cx.env.store.state_changes(room.snapshot.nid.0, since.0, upto.0).await? {
-                let (true, Some(user)) = (event.r#type == "m.room.member", event.state_key) else {
+                if event.r#type != "m.room.member" || stayed(&event) {
                     continue;
-                };
+                }
+                let Some(user) = event.state_key else { continue };
                 let joined = <&UserId>::try_from(user.as_str()).is_ok_and(|user| room.snapshot.is_joined(user));
                 if joined {
                     moved.arrived.insert(user)
@@ -214,6 +234,29 @@ async fn moved(cx: &Context<'_>, look: &Look, since: StreamPos, upto: StreamPos)
         moved.gone.extend(joined_users(&room.snapshot));
     }
     Ok(moved)
+}
+
+/// Whether a member event leaves its user in the room: a changed profile moves nobody.
+fn stayed(event: &event::Model) -> bool {
+    #[derive(Deserialize)]
+    struct Pdu {
+        content: Content,
+    }
+    #[derive(Deserialize)]
+    struct Unsigned {
+        prev_content: Option<Content>,
+    }
+    #[derive(Deserialize)]
+    struct Content {
+        membership: Option<String>,
+    }
+    let joined = |content: Content| content.membership.as_deref() == Some("join");
+    let before = event
+        .unsigned
+        .as_deref()
+        .and_then(|text| serde_json::from_str::<Unsigned>(text).ok());
+    before.and_then(|unsigned| unsigned.prev_content).is_some_and(joined)
+        && serde_json::from_str::<Pdu>(&event.json).is_ok_and(|pdu| joined(pdu.content))
 }
 
 fn joined_users(room: &crate::room::snapshot::RoomSnapshot) -> Vec<String> {

@@ -99,7 +99,7 @@ fn is_quiet(block: &Joined) -> bool {
 }
 
 /// Whether the user was joined at `since` already.
-async fn was_joined(cx: &Context<'_>, room: &Candidate, since: StreamPos) -> Outcome<bool> {
+pub(super) async fn was_joined(cx: &Context<'_>, room: &Candidate, since: StreamPos) -> Outcome<bool> {
     let (membership, _) = super::membership_upto(cx, &room.snapshot, &cx.args.user, since).await?;
     if membership != "join" {
         return Ok(false);
