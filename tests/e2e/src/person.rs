@@ -186,6 +186,16 @@ impl Person {
         self.room(room).join().await.expect("an invited user may join");
     }
 
+    /// Waits until this client knows the other's device.
+    pub async fn knows_device(&self, other: &Person) {
+        let (user, device) = (other.user_id().to_owned(), other.device_id());
+        eventually("the other's device", async || {
+            let found = self.client.encryption().get_device(&user, &device).await.ok()?;
+            found.map(|_| ())
+        })
+        .await;
+    }
+
     /// Waits until this client has seen so many joined members.
     pub async fn sees_members(&self, room: &RoomId, count: usize) {
         eventually("the members", async || {

@@ -43,6 +43,12 @@ pub async fn meet(alice: &Person, bob: &Person, name: &str, encrypted: bool) -> 
             .expect("a member may read the state");
         assert_eq!(state.is_encrypted(), encrypted);
     }
+    if encrypted {
+        // A device that is not known yet gets no key for what is sent meanwhile.
+        for (person, other) in [(alice, bob), (bob, alice)] {
+            person.knows_device(other).await;
+        }
+    }
     room
 }
 

@@ -97,7 +97,9 @@ both_databases! {
             let sent: Vec<_> = acknowledged.iter().map(|(_, _, body)| body).collect();
             let mut by_body = Tally::default();
             by_body.compare("body", &sent, &bodies);
-            assert_eq!((by_body.lost, by_body.doubled), (0, 0), "{:?}", by_body.complaints);
+            let undecrypted = person.inbox().undecrypted.clone();
+            let seen = (person.user_id(), undecrypted, by_body.complaints);
+            assert_eq!((by_body.lost, by_body.doubled), (0, 0), "{seen:?}");
             let secret_ones = person.inbox().messages.iter().filter(|seen| seen.room == secret).all(|seen| seen.decrypted);
             assert!(secret_ones, "an encrypted room has an unencrypted message");
             assert_eq!(person.inbox().undecrypted, Vec::<OwnedEventId>::new());
