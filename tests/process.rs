@@ -144,6 +144,17 @@ fn check_config_looks_at_the_files_that_are_named() {
 }
 
 both_databases! {
+    config |table| {
+        let registration = table["registration"].as_table_mut().expect("the section is there");
+        registration.remove("shared_secret");
+    }
+    async fn without_a_shared_secret_the_server_has_to_be_stopped(server) {
+        let register = ["register-user", "--user", "root", "--password", PASSWORD, "--admin"];
+        failed_with(&server.run_command(&register), 2, "set registration.shared_secret (and restart), or stop it");
+        server.stop().await;
+        succeeded(&server.run_command(&register));
+    }
+
     async fn a_user_is_registered_on_a_running_and_on_a_stopped_server(server) {
         let password = ["--password", PASSWORD];
         let register = |arguments: &[&str]| {

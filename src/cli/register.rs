@@ -41,8 +41,8 @@ pub(super) fn run(config: &Config, args: RegisterUser) -> Result<(), Failure> {
                 let detail = "no listener has the resource `admin`; add it, or name the server with --server-url";
                 Err(Failure::Usage(detail.to_owned()))
             }
-            Some(base) => match fetch_nonce(&base).await? {
-                Some(nonce) => on_server(&base, &nonce, config.registration.shared_secret.as_ref(), &user).await,
+            Some(base) => match ask(&base).await? {
+                Some(answer) => on_server(&base, answer, config.registration.shared_secret.as_ref(), &user).await,
                 None if named => Err(Failure::Failed(format!("nobody answers at {base}"))),
                 None => in_database(config, &user).await,
             },
@@ -143,30 +143,35 @@ fn register_url(base: &str) -> String {
     format!("{base}/_synapse/admin/v1/register")
 }
 
-/// The server's word of the day; `None` if nobody listens there.
-async fn fetch_nonce(base: &str) -> Result<Option<String>, Failure> {
-    let response = match client(base)?.get(register_url(base)).send().await {
-        Ok(response) => response,
-        Err(error) if error.is_connect() => return Ok(None),
-        Err(error) => return Err(Failure::Failed(format!("{base}: {error}"))),
-    };
-    let answer: NonceAnswer = read_answer(base, response).await?;
-    Ok(Some(answer.nonce))
+/// Asks for a word to sign; `None` if nobody listens there.
+async fn ask(base: &str) -> Result<Option<reqwest::Response>, Failure> {
+    match client(base)?.get(register_url(base)).send().await {
+        Ok(response) => Ok(Some(response)),
+        Err(error) if error.is_connect() => Ok(None),
+        Err(error) => Err(Failure::Failed(format!("{base}: {error}"))),
+    }
 }
 
-async fn on_server(base: &str, nonce: &str, secret: Option<&Secret>, user: &NewUser) -> Result<(), Failure> {
+/// Registers on the server that gave `answer` to [`ask`].
+async fn on_server(
+    base: &str,
+    answer: reqwest::Response,
+    secret: Option<&Secret>,
+    user: &NewUser,
+) -> Result<(), Failure> {
     let Some(secret) = secret else {
         let detail =
             format!("the server at {base} is running: set registration.shared_secret (and restart), or stop it");
         return Err(Failure::Usage(detail));
     };
+    let NonceAnswer { nonce } = read_answer(base, answer).await?;
     let name = user.id.localpart();
     let body = json!({
         "nonce": nonce,
         "username": name,
         "password": user.password,
         "admin": user.admin,
-        "mac": mac(secret.expose(), nonce, name, &user.password, user.admin),
+        "mac": mac(secret.expose(), &nonce, name, &user.password, user.admin),
     });
     let sent = client(base)?.post(register_url(base)).json(&body).send().await;
     let response = sent.map_err(|error| Failure::Failed(format!("{base}: {error}")))?;
