@@ -56,13 +56,7 @@ async fn stored(ctx: &Ctx, user: &UserId) -> Outcome<Map<String, Value>> {
 }
 
 async fn whole(ctx: Ctx, request: get_profile::v3::Request) -> Outcome<Reply> {
-    let mut fields = stored(&ctx, &request.user_id).await?;
-    if ctx.seed_profile() {
-        for name in ["displayname", "avatar_url"] {
-            fields.entry(name).or_insert(Value::Null);
-        }
-    }
-    Reply::json(&fields)
+    Reply::json(&stored(&ctx, &request.user_id).await?)
 }
 
 async fn field(ctx: Ctx, request: get_profile_field::v3::Request) -> Outcome<Reply> {
