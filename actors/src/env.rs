@@ -17,6 +17,7 @@ use crate::media::Filling;
 use crate::presence::Presence;
 use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
+use crate::room::txns::Txns;
 use crate::session::auth::{self, TokenCache};
 use crate::session::data::filters::FilterCache;
 use crate::session::inbox::Inboxes;
@@ -61,6 +62,8 @@ pub struct Env {
     pub(crate) last_creation: AtomicI64,
     /// What readers share of rooms.
     pub rooms: Arc<RoomCache>,
+    /// Which events transactions have made.
+    pub txns: Txns,
     /// Which members each device was sent already.
     pub lazy: LazyMembers,
     /// Which messages devices were given.
@@ -135,6 +138,7 @@ impl Env {
         let rooms = RoomCache::new(store.clone(), ids.clone(), cpu.clone(), server_name.clone(), capacity);
         Ok(Arc::new(Self {
             rooms: Arc::new(rooms),
+            txns: Txns::start(&io, store.clone()),
             last_creation: AtomicI64::new(0),
             lazy: LazyMembers::default(),
             inboxes: Inboxes::default(),

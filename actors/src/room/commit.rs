@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use entities::ids::StreamPos;
 use entities::room;
+use entities::store::event::Txn;
 use entities::store::rows::Rows;
-use futures_util::future::try_join_all;
 use ruma::{OwnedUserId, RoomVersionId};
 
 use super::commands::{Append, Appended, Create, SetReceipt};
@@ -150,16 +150,19 @@ async fn plan_appends(env: &Arc<Env>, room: &Arc<RoomSnapshot>, appends: Vec<App
 /// Looks up what planning needs.
 pub(super) async fn prefetch(env: &Arc<Env>, room: &RoomSnapshot, needs: &Needs) -> Outcome<Prefetched> {
     let mut seen = HashSet::new();
-    let txns = needs.txns.iter().filter(|key| seen.insert(*key)).map(|key| async move {
-        let (sender, device, txn, kind) = key;
-        let row = env
-            .store
-            .event_by_txn(room.nid.0, kind, sender.as_str(), device, txn)
-            .await?;
-        let found = row.and_then(|row| ruma::EventId::parse(row.event_id).ok());
-        Outcome::Ok(found.map(|id| (key.clone(), id)))
+    let asked: Vec<_> = needs.txns.iter().filter(|key| seen.insert(*key)).collect();
+    let txns = asked.iter().map(|(sender, device, txn, kind)| Txn {
+        room_nid: room.nid.0,
+        sender: sender.to_string(),
+        device_id: device.clone(),
+        txn_id: txn.clone(),
+        kind: kind.clone(),
     });
-    let txns: HashMap<_, _> = try_join_all(txns).await?.into_iter().flatten().collect();
+    let answers = env.txns.look_up(txns.collect()).await?;
+    let found = asked.into_iter().zip(answers);
+    let txns = found
+        .filter_map(|(key, id)| Some((key.clone(), ruma::EventId::parse(id?).ok()?)))
+        .collect();
     let events = if needs.events.is_empty() {
         HashMap::new()
     } else {

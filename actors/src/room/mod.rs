@@ -32,5 +32,6 @@ pub mod state_group;
 pub mod summary;
 #[cfg(test)]
 mod testing;
+pub mod txns;
 pub mod typing;
 pub mod visibility;

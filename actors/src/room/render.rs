@@ -1,6 +1,6 @@
 //! Events as clients get them (client-server API, "Room event format").
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use ruma::events::TimelineEventType;
 use ruma::{OwnedDeviceId, OwnedUserId};
@@ -43,8 +43,8 @@ pub enum RoomIdField {
 #[must_use]
 pub fn client_event(event: &StoredEvent, viewer: &Viewer, room_id: RoomIdField, extras: Extras<'_>) -> Box<RawValue> {
     let pdu = &event.pdu;
-    let mut out = String::with_capacity(pdu.content.get().len() + 400);
-    out.push_str("{\"content\":");
+    let mut out = Vec::with_capacity(pdu.content.get().len() + 400);
+    out.extend_from_slice(b"{\"content\":");
     push_content(&mut out, pdu);
     push_field(&mut out, "event_id", &pdu.event_id);
     push_field(&mut out, "origin_server_ts", &pdu.origin_server_ts.get());
@@ -59,46 +59,46 @@ pub fn client_event(event: &StoredEvent, viewer: &Viewer, room_id: RoomIdField, 
         push_field(&mut out, "state_key", state_key);
     }
     push_field(&mut out, "type", &pdu.kind);
-    out.push_str(",\"unsigned\":");
+    out.extend_from_slice(b",\"unsigned\":");
     push_unsigned(&mut out, event, viewer, extras);
-    out.push('}');
+    out.push(b'}');
     raw(out)
 }
 
 /// The event as those get it who are not in the room yet (stripped state): content, sender, state key and type.
 #[must_use]
 pub fn stripped_event(pdu: &Pdu) -> Box<RawValue> {
-    let mut out = String::with_capacity(pdu.content.get().len() + 150);
-    out.push_str("{\"content\":");
-    out.push_str(pdu.content.get());
+    let mut out = Vec::with_capacity(pdu.content.get().len() + 150);
+    out.extend_from_slice(b"{\"content\":");
+    out.extend_from_slice(pdu.content.get().as_bytes());
     push_field(&mut out, "sender", &pdu.sender);
     push_field(&mut out, "state_key", &pdu.state_key.as_deref().unwrap_or_default());
     push_field(&mut out, "type", &pdu.kind);
-    out.push('}');
+    out.push(b'}');
     raw(out)
 }
 
 /// Redactions name their target in the content since room version 11 and beside it before; clients get both.
-fn push_content(out: &mut String, pdu: &Pdu) {
+fn push_content(out: &mut Vec<u8>, pdu: &Pdu) {
     let content = pdu.content.get();
     match &pdu.redacts {
         Some(redacts) if pdu.kind == TimelineEventType::RoomRedaction && !content.contains("\"redacts\"") => {
             let body = content.trim_end().strip_suffix('}').unwrap_or("{").trim_end();
-            out.push_str(body);
+            out.extend_from_slice(body.as_bytes());
             if !body.ends_with('{') {
-                out.push(',');
+                out.push(b',');
             }
-            out.push_str("\"redacts\":");
+            out.extend_from_slice(b"\"redacts\":");
             push_json(out, redacts);
-            out.push('}');
+            out.push(b'}');
         }
-        _ => out.push_str(content),
+        _ => out.extend_from_slice(content.as_bytes()),
     }
 }
 
-fn push_unsigned(out: &mut String, event: &StoredEvent, viewer: &Viewer, extras: Extras<'_>) {
+fn push_unsigned(out: &mut Vec<u8>, event: &StoredEvent, viewer: &Viewer, extras: Extras<'_>) {
     let sent = i64::from(event.pdu.origin_server_ts.get());
-    // Writing to a string cannot fail.
+    // Writing to memory cannot fail.
     let _ = write!(out, "{{\"age\":{}", (viewer.now - sent).max(0));
     if let Some(unsigned) = &event.unsigned {
         // An object: its members are continued here.
@@ -108,16 +108,16 @@ fn push_unsigned(out: &mut String, event: &StoredEvent, viewer: &Viewer, extras:
             .and_then(|rest| rest.strip_suffix('}'))
             .unwrap_or_default();
         if !members.trim().is_empty() {
-            out.push(',');
-            out.push_str(members);
+            out.push(b',');
+            out.extend_from_slice(members.as_bytes());
         }
     }
     if let Some(membership) = extras.membership {
         push_field(out, "membership", &membership);
     }
     if let Some(relations) = extras.relations {
-        out.push_str(",\"m.relations\":");
-        out.push_str(relations);
+        out.extend_from_slice(b",\"m.relations\":");
+        out.extend_from_slice(relations.as_bytes());
     }
     if let Some((device, txn_id)) = &event.txn
         && event.pdu.sender == viewer.user
@@ -125,26 +125,29 @@ fn push_unsigned(out: &mut String, event: &StoredEvent, viewer: &Viewer, extras:
     {
         push_field(out, "transaction_id", txn_id);
     }
-    out.push('}');
+    out.push(b'}');
 }
 
-fn push_field(out: &mut String, name: &str, value: &(impl Serialize + ?Sized)) {
-    out.push_str(",\"");
-    out.push_str(name);
-    out.push_str("\":");
+fn push_field(out: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?Sized)) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
     push_json(out, value);
 }
 
-fn push_json(out: &mut String, value: &(impl Serialize + ?Sized)) {
-    match serde_json::to_string(value) {
-        Ok(json) => out.push_str(&json),
+fn push_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let start = out.len();
+    if serde_json::to_writer(&mut *out, value).is_err() {
         // Strings and numbers always serialize; anything else is told apart by a reader.
-        Err(_) => out.push_str("null"),
+        out.truncate(start);
+        out.extend_from_slice(b"null");
     }
 }
 
 /// The text was put together from valid JSON; should a stored part be broken, the reader gets an empty object.
-fn raw(text: String) -> Box<RawValue> {
+fn raw(text: Vec<u8>) -> Box<RawValue> {
+    // What serde writes and what stands in strings is UTF-8.
+    let text = String::from_utf8(text).unwrap_or_default();
     RawValue::from_string(text).unwrap_or_else(|error| {
         tracing::error!(%error, "an event could not be rendered");
         RawValue::from_string("{}".to_owned()).unwrap_or_default()

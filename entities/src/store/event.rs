@@ -34,19 +34,34 @@ pub struct RelationQuery<'a> {
     pub limit: u32,
 }
 
+/// Which event a device has sent to a room: transaction ids belong to one room and event type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Txn {
+    /// The room.
+    pub room_nid: i64,
+    /// The user.
+    pub sender: String,
+    /// Its device.
+    pub device_id: String,
+    /// What the device called the transaction.
+    pub txn_id: String,
+    /// The event type.
+    pub kind: String,
+}
+
 impl Store {
     /// Events by number, of any status, in no order; unknown ones are left out.
     pub async fn events_by_nid(&self, nids: &[i64]) -> Result<Vec<event::Model>, StoreError> {
         let db = self.backend();
         let sql = format!("SELECT * FROM event WHERE nid {}", db.any(1));
-        self.reader().all(&sql, params![db.ints(nids)]).await
+        self.reader().events(&sql, params![db.ints(nids)]).await
     }
 
     /// Events by Matrix id, of any status, in no order; unknown ones are left out.
     pub async fn events_by_id<S: AsRef<str> + Sync>(&self, event_ids: &[S]) -> Result<Vec<event::Model>, StoreError> {
         let db = self.backend();
         let sql = format!("SELECT * FROM event WHERE event_id {}", db.any(1));
-        self.reader().all(&sql, params![db.texts(event_ids)]).await
+        self.reader().events(&sql, params![db.texts(event_ids)]).await
     }
 
     /// An event by Matrix id, of any status.
@@ -56,20 +71,40 @@ impl Store {
             .await
     }
 
-    /// The event of this type that a device has sent to a room with a transaction id.
-    pub async fn event_by_txn(
-        &self,
-        room_nid: i64,
-        kind: &str,
-        sender: &str,
-        device_id: &str,
-        txn_id: &str,
-    ) -> Result<Option<event::Model>, StoreError> {
-        let sql = "SELECT * FROM event WHERE room_nid = $1 AND sender = $2 AND device_id = $3 AND txn_id = $4 \
-                   AND type = $5 AND txn_id IS NOT NULL";
-        self.reader()
-            .one(sql, params![room_nid, sender, device_id, txn_id, kind])
-            .await
+    /// The ids of the events that transactions have made, in their order.
+    pub async fn events_by_txn(&self, txns: &[Txn]) -> Result<Vec<Option<String>>, StoreError> {
+        let db = self.backend();
+        let columns = [
+            ("n", Kind::Int),
+            ("room", Kind::Int),
+            ("sender", Kind::Text),
+            ("device", Kind::Text),
+            ("txn", Kind::Text),
+            ("kind", Kind::Text),
+        ];
+        // One probe of the index for each, whatever the planner believes about the table.
+        let sql = format!(
+            "SELECT v.n, (SELECT e.event_id FROM event e WHERE e.room_nid = v.room AND e.sender = v.sender \
+             AND e.device_id = v.device AND e.txn_id = v.txn AND e.type = v.kind AND e.txn_id IS NOT NULL) FROM {}",
+            db.tuples_table(1, &columns)
+        );
+        let texts = |text: fn(&Txn) -> &String| Cells::Texts(txns.iter().map(text).cloned().collect());
+        let values = db.tuples(vec![
+            Cells::Ints((0..).take(txns.len()).collect()),
+            Cells::Ints(txns.iter().map(|txn| txn.room_nid).collect()),
+            texts(|txn| &txn.sender),
+            texts(|txn| &txn.device_id),
+            texts(|txn| &txn.txn_id),
+            texts(|txn| &txn.kind),
+        ]);
+        let mut found = vec![None; txns.len()];
+        for row in self.reader().rows(&sql, values).await? {
+            let n: i64 = row.try_get_by_index(0)?;
+            if let Some(slot) = usize::try_from(n).ok().and_then(|n| found.get_mut(n)) {
+                *slot = row.try_get_by_index(1)?;
+            }
+        }
+        Ok(found)
     }
 
     /// The state events of one key after a position, oldest first.
@@ -86,7 +121,7 @@ impl Store {
              ORDER BY pos LIMIT $5"
         );
         self.reader()
-            .all(&sql, params![room_nid, pos, kind, state_key, i64::from(limit)])
+            .events(&sql, params![room_nid, pos, kind, state_key, i64::from(limit)])
             .await
     }
 
@@ -107,7 +142,7 @@ impl Store {
             "SELECT * FROM event WHERE room_nid = $1 AND pos > $2 AND pos <= $3 AND {VISIBLE} ORDER BY pos {order} LIMIT $4"
         );
         self.reader()
-            .all(&sql, params![room_nid, above, upto, i64::from(limit)])
+            .events(&sql, params![room_nid, above, upto, i64::from(limit)])
             .await
     }
 
@@ -147,7 +182,7 @@ impl Store {
             ),
         };
         self.reader()
-            .all(&sql, params![db.ints(room_nids), since, upto, i64::from(limit_each)])
+            .events(&sql, params![db.ints(room_nids), since, upto, i64::from(limit_each)])
             .await
     }
 
@@ -162,7 +197,7 @@ impl Store {
             "SELECT * FROM event WHERE type = 'm.room.member' AND state_key = $1 AND pos > $2 AND pos <= $3 \
              AND {VISIBLE} ORDER BY pos"
         );
-        self.reader().all(&sql, params![user_id, since, upto]).await
+        self.reader().events(&sql, params![user_id, since, upto]).await
     }
 
     /// The rooms with an event at `since < pos ≤ upto`, each with its newest position there.
@@ -192,7 +227,7 @@ impl Store {
             "SELECT * FROM event WHERE room_nid = $1 AND pos > $2 AND pos <= $3 AND state_key IS NOT NULL AND {VISIBLE} \
              ORDER BY pos"
         );
-        self.reader().all(&sql, params![room_nid, since, upto]).await
+        self.reader().events(&sql, params![room_nid, since, upto]).await
     }
 
     /// For each `(room, type, sender)` the events that the sender has sent there, newest first, at most `limit` in all.
@@ -213,13 +248,13 @@ impl Store {
             Cells::Texts(filters.iter().map(|(_, kind, _)| kind.clone()).collect()),
             Cells::Texts(filters.iter().map(|(.., sender)| sender.clone()).collect()),
         ]));
-        self.reader().all(&sql, values).await
+        self.reader().events(&sql, values).await
     }
 
     /// The next events of the whole stream with `from < pos ≤ to`, oldest first: for consumers with a cursor.
     pub async fn events_in_range(&self, from: i64, to: i64, limit: u32) -> Result<Vec<event::Model>, StoreError> {
         let sql = format!("SELECT * FROM event WHERE pos > $1 AND pos <= $2 AND {VISIBLE} ORDER BY pos LIMIT $3");
-        self.reader().all(&sql, params![from, to, i64::from(limit)]).await
+        self.reader().events(&sql, params![from, to, i64::from(limit)]).await
     }
 
     /// The lowest position of a room's events: where its known history begins. Negative if history was fetched.

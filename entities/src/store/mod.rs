@@ -47,6 +47,7 @@ mod data;
 mod directory;
 pub mod e2ee;
 pub mod event;
+mod event_rows;
 pub mod journal;
 mod media;
 pub mod relation;

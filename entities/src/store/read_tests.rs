@@ -3,6 +3,7 @@
 use super::{
     Store,
     event::RelationQuery,
+    event::Txn,
     journal::Head,
     relation::{RelationCount, Targets},
     rows::Rows,
@@ -208,14 +209,26 @@ async fn events_are_found_by_what_identifies_them() {
             },
         )
         .await;
+        let txn = |room_nid, device: &str, kind: &str| Txn {
+            room_nid,
+            sender: "@a:hs".to_owned(),
+            device_id: device.to_owned(),
+            txn_id: "t1".to_owned(),
+            kind: kind.to_owned(),
+        };
+        let asked = [
+            txn(1, "E", "m.room.message"),
+            txn(1, "D", "m.room.message"),
+            txn(2, "D", "m.room.message"),
+            txn(1, "D", "m.room.encrypted"),
+            txn(1, "D", "m.room.message"),
+        ];
+        let found = Some(sent.event_id.clone());
         assert_eq!(
-            store.event_by_txn(1, "m.room.message", "@a:hs", "D", "t1").await,
-            Ok(Some(sent))
+            store.events_by_txn(&asked).await,
+            Ok(vec![None, found.clone(), None, None, found])
         );
-        assert_eq!(
-            store.event_by_txn(1, "m.room.message", "@a:hs", "E", "t1").await,
-            Ok(None)
-        );
+        assert_eq!(store.events_by_txn(&[]).await, Ok(vec![]));
         let outlier = store.event_by_id("$outlier").await.expect("read").expect("there");
         assert_eq!((outlier.nid, outlier.pos), (99, None));
         assert_eq!(

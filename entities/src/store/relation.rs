@@ -54,7 +54,7 @@ impl Store {
             upto,
             i64::from(query.limit)
         ];
-        self.reader().all(&sql, values).await
+        self.reader().events(&sql, values).await
     }
 
     /// The ids of events that relate to any of some events, at most `limit`.
@@ -123,7 +123,7 @@ impl Store {
             targets.upto,
             db.texts(targets.ignored)
         ];
-        self.reader().all(&sql, values).await
+        self.reader().events(&sql, values).await
     }
 
     /// The ids of the events that refer to the targets (`m.reference`), `(target, event)`, oldest first.
@@ -152,7 +152,7 @@ impl Store {
     pub async fn events_at(&self, positions: &[i64]) -> Result<Vec<event::Model>, StoreError> {
         let db = self.backend();
         let sql = format!("SELECT * FROM event WHERE pos {} AND {VISIBLE}", db.any(1));
-        self.reader().all(&sql, params![db.ints(positions)]).await
+        self.reader().events(&sql, params![db.ints(positions)]).await
     }
 
     /// The ids of a sender's reactions (`m.annotation`) of one type to an event, newest first, with their JSON.
@@ -167,7 +167,9 @@ impl Store {
             "SELECT * FROM event WHERE relates_to = $1 AND +room_nid = $2 AND sender = $3 AND type = $4 \
              AND rel_type = 'm.annotation' AND {VISIBLE} ORDER BY pos DESC LIMIT 200"
         );
-        self.reader().all(&sql, params![event_id, room_nid, sender, kind]).await
+        self.reader()
+            .events(&sql, params![event_id, room_nid, sender, kind])
+            .await
     }
 
     /// The roots of a room's threads with the position of their newest event, newest first: those whose newest event is

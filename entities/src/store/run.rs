@@ -10,8 +10,12 @@ use sea_orm::{
 use super::{
     backend::Backend,
     bulk::{self, Conflict},
+    event_rows,
 };
-use crate::error::{StoreError, is_lost};
+use crate::{
+    error::{StoreError, is_lost},
+    event,
+};
 
 /// Statement parameters, `$1` first: `params![user_id, pos, option]`.
 macro_rules! params {
@@ -45,6 +49,15 @@ pub(crate) trait Run: Sync {
             let rows = self.rows(sql, values).await?;
             rows.iter().map(|row| Ok(M::from_query_result(row, "")?)).collect()
         }
+    }
+
+    /// All rows of a statement that selects whole events.
+    fn events(
+        &self,
+        sql: &str,
+        values: Vec<Value>,
+    ) -> impl Future<Output = Result<Vec<event::Model>, StoreError>> + Send {
+        async move { event_rows::events(&self.rows(sql, values).await?) }
     }
 
     /// The first row.

@@ -76,7 +76,7 @@ impl Store {
             let word = words.get(n).map(|word| json_text(word)).unwrap_or_default();
             values.push(format!("%{}%", escape(&word)).into());
         }
-        self.reader().all(&sql, values).await
+        self.reader().events(&sql, values).await
     }
 
     /// Users by id or display name, in the order of their ids.
