@@ -92,6 +92,10 @@ impl Rooms {
     /// # Errors
     /// `M_FORBIDDEN` with the rule that failed, `M_BAD_JSON`, `M_TOO_LARGE`, `M_NOT_FOUND` for unknown rooms and targets.
     pub async fn append(&self, room_id: &RoomId, append: Append) -> Outcome<Appended> {
+        // Looked up together with what others send: it must not be refused together.
+        if append.drafts.iter().any(holds_nul) {
+            return Err(DomainError::invalid_param("U+0000 is not accepted"));
+        }
         self.appended(room_id, RoomCommand::Append(append)).await
     }
 
@@ -166,4 +170,14 @@ impl Rooms {
 
 fn unexpected(reply: &RoomReply) -> DomainError {
     DomainError::internal(format!("a room answered {reply:?}"))
+}
+
+/// Whether a name holds U+0000, which no column can store; in content it is escaped.
+fn holds_nul(draft: &Draft) -> bool {
+    let names = [
+        Some(&draft.kind),
+        draft.state_key.as_ref(),
+        draft.txn.as_ref().map(|(_, txn)| txn),
+    ];
+    names.into_iter().flatten().any(|name| name.contains('\0'))
 }

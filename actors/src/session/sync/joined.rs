@@ -83,7 +83,8 @@ pub async fn block(cx: &Context<'_>, room: &Candidate, look: &Look, upto: Stream
         return Ok(None);
     }
     let threads = cx.args.filter.room.timeline.unread_thread_notifications;
-    let counts = cx.env.unread.counts(cx, room, upto, threads).await?;
+    let receipts = look.all_receipts(cx, room);
+    let counts = cx.env.unread.counts(cx, room, receipts, upto, threads).await?;
     block.unread_notifications = counts.room;
     block.unread_thread_notifications = counts.threads;
     Ok(Some(block))

@@ -51,6 +51,19 @@ pub struct Look {
     pub account_data: Vec<account_data::Model>,
 }
 
+impl Look {
+    /// The receipts of a joined room, if all of them were read.
+    pub fn all_receipts(&self, cx: &Context<'_>, room: &Candidate) -> Option<&[receipt::Model]> {
+        let of_room = self.receipts.get(&room.snapshot.nid).map(Vec::as_slice);
+        is_fresh(cx, room).then(|| of_room.unwrap_or_default())
+    }
+}
+
+/// Whether the room is shown from scratch, as far as its member event tells.
+fn is_fresh(cx: &Context<'_>, room: &Candidate) -> bool {
+    cx.args.since.is_none_or(|since| room.member_pos > since)
+}
+
 /// Finds the rooms. With `changes` nothing but those named there is looked at.
 ///
 /// # Errors
@@ -283,7 +296,7 @@ async fn receipts(cx: &Context<'_>, upto: StreamPos, look: &mut Look) -> Outcome
     let mut fresh = Vec::new();
     let mut moved = Vec::new();
     for room in &look.joined {
-        if cx.args.since.is_none() || room.member_pos > since {
+        if is_fresh(cx, room) {
             fresh.push(room.snapshot.nid.0);
         } else if room.change.receipt {
             moved.push(room.snapshot.nid.0);

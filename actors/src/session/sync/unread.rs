@@ -72,17 +72,22 @@ pub(crate) struct Marks {
 
 impl Marks {
     /// From the user's receipts in the room.
-    pub(crate) fn of(receipts: &[receipt::Model]) -> Self {
+    pub(crate) fn of<'a>(receipts: impl IntoIterator<Item = &'a receipt::Model>) -> Self {
         let mut marks = Self::default();
+        marks.raise(receipts);
+        marks
+    }
+
+    /// Moves on to the receipts: they never go back, but who reads them may be late.
+    fn raise<'a>(&mut self, receipts: impl IntoIterator<Item = &'a receipt::Model>) {
         for receipt in receipts {
             let mark = match receipt.thread_id.as_str() {
-                "" => &mut marks.everything,
-                "main" => &mut marks.main,
-                thread => marks.threads.entry(thread.to_owned()).or_default(),
+                "" => &mut self.everything,
+                "main" => &mut self.main,
+                thread => self.threads.entry(thread.to_owned()).or_default(),
             };
             *mark = (*mark).max(StreamPos(receipt.event_pos));
         }
-        marks
     }
 
     fn has_read(&self, note: &Note) -> bool {
@@ -100,7 +105,8 @@ impl Marks {
 }
 
 impl UnreadCache {
-    /// The counts for the user of `cx` as of `upto`.
+    /// The counts for the user of `cx` as of `upto`. `receipts`: all of the room's up to there, of anybody, where they
+    /// are at hand.
     ///
     /// # Errors
     /// `Unavailable` when the database does not answer.
@@ -108,15 +114,22 @@ impl UnreadCache {
         &self,
         cx: &Context<'_>,
         room: &Candidate,
+        receipts: Option<&[receipt::Model]>,
         upto: StreamPos,
         by_thread: bool,
     ) -> Outcome<Counts> {
         let key = (cx.args.user.clone(), room.snapshot.nid);
         let state = self.rooms.get_with(key, Arc::default);
         let mut state = state.lock().await;
-        if !state.loaded || room.change.receipt || cx.args.since.is_none() {
+        if let Some(receipts) = receipts {
+            let user = cx.args.user.as_str();
+            state
+                .marks
+                .raise(receipts.iter().filter(|receipt| receipt.user_id == user));
+        } else if !state.loaded || room.change.receipt || cx.args.since.is_none() {
             let nid = room.snapshot.nid.0;
-            state.marks = Marks::of(&cx.env.store.receipts_of_user(cx.args.user.as_str(), &[nid]).await?);
+            let receipts = cx.env.store.receipts_of_user(cx.args.user.as_str(), &[nid]).await?;
+            state.marks.raise(&receipts);
         }
         let floor = if state.loaded {
             state.upto
