@@ -1,5 +1,7 @@
 //! Accounts: registration, login, who am I, logout.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::common::client::{AnswerExt, PASSWORD, User, text};
@@ -93,6 +95,20 @@ both_databases! {
         for device in [first, third] {
             device.get("account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
         }
+    }
+
+    async fn a_poll_ends_when_its_device_is_logged_out(server) {
+        let first = server.register("alice").await;
+        let second = User::login(&server.client, "alice").await;
+        let since = text(&second.sync(None, 0, None).await, "next_batch");
+        let path = format!("sync?timeout=60000&since={since}");
+        let log_out = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            first.post("logout/all", json!({})).await.ok();
+        };
+        let poll = tokio::time::timeout(Duration::from_secs(20), second.get(&path));
+        let (answer, ()) = tokio::join!(poll, log_out);
+        answer.expect("the poll ends").refused(401, "M_UNKNOWN_TOKEN");
     }
 
     config |table| {

@@ -55,7 +55,7 @@ pub async fn identify(env: &Env, token: &str) -> Outcome<Arc<Identity>> {
     let known = known.ok_or_else(unknown)?;
     let identity = &known.identity;
     let view = load::view(env, &identity.user_id).await?;
-    let view = view.filter(|view| !view.deactivated && view.devices.contains_key(&identity.device_id));
+    let view = view.filter(|view| view.has_session(&identity.device_id));
     let view = view.ok_or_else(unknown)?;
     if known.expires_ts.is_some_and(|ts| ts <= env.clock.now_ms()) {
         return Err(DomainError::unknown_token("The access token has expired").with("soft_logout", true));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use ruma::push::Ruleset;
-use ruma::{OwnedDeviceId, OwnedUserId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
 
 /// One device, as `/sync` needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,12 @@ pub struct UserView {
 }
 
 impl UserView {
+    /// Whether the device is logged in; it may be locked out of much all the same.
+    #[must_use]
+    pub fn has_session(&self, device: &DeviceId) -> bool {
+        !self.deactivated && self.devices.contains_key(device)
+    }
+
     /// A profile field that is a string.
     #[must_use]
     pub fn profile_text(&self, name: &str) -> Option<String> {

@@ -76,7 +76,7 @@ async fn wait(ctx: &Ctx, args: &SyncArgs, timeout: Duration) -> Outcome<Reply> {
         let upto = env.visible();
         let view = view(env, &args.user).await?;
         // Its end wakes a poll: whoever is logged out meanwhile gets nothing more.
-        let view = view.filter(|view| !view.deactivated && view.devices.contains_key(&args.device));
+        let view = view.filter(|view| view.has_session(&args.device));
         let view = view.ok_or_else(|| unknown(&args.user, &args.device))?;
         let response = compute(env, args, &view, &feed, upto).await?;
         let expired = tokio::time::Instant::now() >= deadline;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actors::error::{DomainError, Outcome};
 use actors::room::event::StoredEvent;
 use actors::room::read::{self, PageQuery};
+use actors::session::load;
 use actors::session::sync::global::{data_event, presence_event};
 use actors::session::sync::invited::stripped_state;
 use actors::stream::token::Token;
@@ -175,6 +176,11 @@ async fn events(ctx: Ctx, _request: RawRequest) -> Outcome<Reply> {
     let deadline = Instant::now() + timeout;
     loop {
         wake.borrow_and_update();
+        // The device may have been logged out while it waited.
+        let view = load::view(env, &identity.user_id).await?;
+        if !view.is_some_and(|view| view.has_session(&identity.device_id)) {
+            return Err(DomainError::unknown_token("the device is no more"));
+        }
         let (chunk, end) = news(&ctx, room_id.as_ref(), from).await?;
         if !chunk.is_empty() || Instant::now() >= deadline || env.feeds.is_closed() {
             return Reply::json(&json!({
