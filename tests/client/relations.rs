@@ -133,4 +133,28 @@ both_databases! {
         let unknown = format!("/_matrix/client/v1/rooms/{}/relations/$none", encode(&room));
         alice.get(&unknown).await.refused(404, "M_NOT_FOUND");
     }
+
+    async fn edits_made_while_somebody_was_away_are_hidden(server) {
+        let (alice, bob, room) = meeting(server).await;
+        let visibility = json!({ "history_visibility": "joined" });
+        alice.set_state(&room, "m.room.history_visibility", "", visibility).await;
+        let event = alice.send_text(&room, "before").await;
+        bob.leave(&room).await;
+        let edit = |text: &str| related("m.replace", &event, &json!({ "m.new_content": { "body": text } }));
+        let root = related("m.thread", &event, &json!({}));
+        send(&alice, &room, edit("while bob was away")).await;
+        send(&alice, &room, root).await;
+        alice.invite(&room, &bob.user_id).await;
+        bob.join(&room).await;
+        for _ in 0..2 {
+            assert_eq!(bundled(&bob, &room, &event).await, Value::Null);
+            assert!(bundled(&alice, &room, &event).await["m.replace"].is_object());
+            // Again, with the events out of the tail that is held in memory.
+            for n in 0..45 {
+                alice.send_text(&room, &n.to_string()).await;
+            }
+        }
+        let seen = send(&alice, &room, edit("after")).await;
+        assert_eq!(bundled(&bob, &room, &event).await["m.replace"]["event_id"], seen.as_str());
+    }
 }

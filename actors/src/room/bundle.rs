@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use entities::ids::StreamPos;
+use entities::ids::{EventNid, StreamPos};
 use entities::store::relation::Targets;
 use ruma::{OwnedEventId, OwnedUserId};
 use serde::Serialize;
@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use super::event::{StoredEvent, relation_of};
 use super::render::{Extras, RoomIdField, Viewer, client_event};
 use super::snapshot::RoomSnapshot;
+use super::visibility::filter_visible;
 use crate::env::Env;
 use crate::error::Outcome;
 
@@ -134,7 +135,25 @@ async fn find(reader: Reader<'_>, room: &RoomSnapshot, events: &[Arc<StoredEvent
         let ids: Vec<String> = older.iter().map(|event| event.event_id().to_string()).collect();
         in_store(reader, room, &ids, &mut found).await?;
     }
+    hide(reader, room, &mut found).await?;
     Ok(found)
+}
+
+/// Takes out what the reader may not see, such as an edit that was made while it was away.
+async fn hide(reader: Reader<'_>, room: &RoomSnapshot, found: &mut AllFound) -> Outcome<()> {
+    let latest = |found: &Found| found.thread.as_ref().map(|thread| thread.latest.clone());
+    let told = found.values().flat_map(|f| f.edits.iter().cloned().chain(latest(f)));
+    let told: Vec<_> = told.collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let seen = filter_visible(&reader.env.rooms, &reader.viewer.user, room, told).await?;
+    let seen: HashSet<EventNid> = seen.iter().map(|event| event.nid).collect();
+    for found in found.values_mut() {
+        found.edits.retain(|edit| seen.contains(&edit.nid));
+        found.thread = found.thread.take().filter(|thread| seen.contains(&thread.latest.nid));
+    }
+    Ok(())
 }
 
 fn in_tail(reader: Reader<'_>, room: &RoomSnapshot, events: &[&Arc<StoredEvent>]) -> AllFound {
