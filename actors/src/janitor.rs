@@ -1,5 +1,5 @@
 //! Clears away what nobody needs any more and nobody else looks after: feeds without waiters, addresses that nothing was
-//! uploaded to, old transactions.
+//! uploaded to, old transactions, messages to nobody.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -44,6 +44,10 @@ async fn clear_database(env: &Env) {
     report(
         "to-device transactions",
         env.store.prune_to_device_txns(now - TXN_LIFETIME_MS).await,
+    );
+    report(
+        "messages to devices that are gone",
+        env.store.prune_orphaned_messages().await,
     );
     let reserved_before = now
         .saturating_sub(env.settings.unused_upload_lifetime_ms)

@@ -174,6 +174,13 @@ impl Store {
         stock_of(&self.reader(), user_id, device_id).await
     }
 
+    /// Forgets messages to devices that are gone: they were on their way when the device was deleted. Tells how many.
+    pub async fn prune_orphaned_messages(&self) -> Result<u64, StoreError> {
+        let sql = "DELETE FROM to_device WHERE NOT EXISTS (SELECT 1 FROM device d \
+                   WHERE d.user_id = to_device.user_id AND d.device_id = to_device.device_id)";
+        self.writer().exec(sql, params![]).await
+    }
+
     /// Forgets to-device transactions that began before `ts`, Unix milliseconds. Tells how many.
     pub async fn prune_to_device_txns(&self, ts: i64) -> Result<u64, StoreError> {
         self.writer()

@@ -60,3 +60,38 @@ impl Store {
         tx.commit().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::each_backend;
+
+    #[tokio::test]
+    async fn only_old_addresses_without_media_are_forgotten() {
+        each_backend(|db| async move {
+            let store = &db.store().await;
+            for (id, state, created_ts) in [("old", "reserved", 5), ("new", "reserved", 9), ("full", "stored", 5)] {
+                let row = media::Model {
+                    origin: "hs".to_owned(),
+                    media_id: id.to_owned(),
+                    user_id: Some("@a:hs".to_owned()),
+                    content_type: None,
+                    upload_name: None,
+                    size_bytes: 0,
+                    sha256: None,
+                    state: state.to_owned(),
+                    created_ts,
+                    last_access_ts: created_ts,
+                    quarantined_by: None,
+                };
+                store.insert_media(&row).await.expect("inserted");
+            }
+            assert_eq!(store.prune_reservations(9).await, Ok(1));
+            assert_eq!(store.media("hs", "old").await, Ok(None));
+            for id in ["new", "full"] {
+                assert!(store.media("hs", id).await.expect("read").is_some(), "{id}");
+            }
+        })
+        .await;
+    }
+}
