@@ -1,6 +1,7 @@
 //! Who may use an endpoint.
 
 use actors::error::{DomainError, Outcome};
+use actors::session::account;
 use actors::session::identity::Identity;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -43,8 +44,7 @@ impl Policy {
     /// 401 `M_USER_LOCKED`, 403 `M_GUEST_ACCESS_FORBIDDEN` or `M_FORBIDDEN`.
     pub fn admit(self, identity: &Identity, log_out: bool) -> Outcome<()> {
         if identity.is_locked && !log_out {
-            let locked = DomainError::matrix(401, "M_USER_LOCKED", "this account has been locked");
-            return Err(locked.with("soft_logout", true));
+            return Err(account::locked());
         }
         match self {
             Self::Admin if !identity.is_admin => Err(DomainError::forbidden("you are not a server administrator")),

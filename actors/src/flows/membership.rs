@@ -158,32 +158,3 @@ pub(super) async fn is_allowed(hub: &Hub, room: &RoomSnapshot, user: &UserId) ->
     }
     Ok(false)
 }
-
-/// Shows a user's changed profile in all rooms it is joined to. A room that refuses (its rules may forbid it) keeps the
-/// old one.
-///
-/// # Errors
-/// `Unavailable` when the database does not answer.
-pub async fn update_profile(hub: &Hub, user: &UserId) -> Outcome<()> {
-    let env = hub.env();
-    let profile = profiles(env, &[user.to_owned()])
-        .await?
-        .remove(user)
-        .unwrap_or_default();
-    let joined: Option<&[&str]> = Some(&["join"]);
-    for (_, room) in env.store.memberships_of_user(user.as_str(), joined).await? {
-        let Ok(room_id) = RoomId::parse(room.room_id) else {
-            continue;
-        };
-        let Some(room) = hub.rooms().view(&room_id).await? else {
-            continue;
-        };
-        let Some(draft) = membership::profile_change(&room, user, &profile) else {
-            continue;
-        };
-        if let Err(error) = hub.rooms().send(&room_id, draft).await {
-            tracing::info!(%error, %room_id, "a profile change was not shown");
-        }
-    }
-    Ok(())
-}

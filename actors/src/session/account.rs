@@ -17,9 +17,6 @@ use crate::clock::Millis;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 
-/// Bytes of a device id.
-const MAX_DEVICE_ID: usize = 255;
-
 /// Whether and how a login's tokens can be refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refreshing {
@@ -302,9 +299,7 @@ async fn refuse_cross_signing_id(env: &Env, user: &UserId, device_id: &str) -> O
 fn make_login(env: &Env, user: &UserId, new: NewDevice, now: Millis) -> Outcome<(NewLogin, NewSession)> {
     let device_id = new.device_id.unwrap_or_else(|| token::device_id(&env.rng).into());
     let id = device_id.as_str();
-    if id.is_empty() || id.len() > MAX_DEVICE_ID || id.contains('\0') {
-        return Err(DomainError::invalid_param("device_id must have 1 to 255 bytes"));
-    }
+    devices::check_id(id)?;
     let device = device::Model {
         user_id: user.to_string(),
         device_id: id.to_owned(),

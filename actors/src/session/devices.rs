@@ -18,6 +18,20 @@ use crate::stream::journal::Submission;
 /// Characters of a device's name.
 pub const MAX_NAME: usize = 100;
 
+/// Bytes of a device's id.
+const MAX_ID: usize = 255;
+
+/// Refuses what cannot be a device's id.
+///
+/// # Errors
+/// `M_INVALID_PARAM`.
+pub fn check_id(id: &str) -> Outcome<()> {
+    match (1..=MAX_ID).contains(&id.len()) && !id.contains('\0') {
+        true => Ok(()),
+        false => Err(DomainError::invalid_param("device_id must have 1 to 255 bytes")),
+    }
+}
+
 /// What can be asked about devices.
 #[derive(Clone, Debug)]
 pub enum DeviceCommand {

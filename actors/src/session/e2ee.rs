@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use super::backup::{BackupCommand, BackupReply};
 use super::commands::{SessionCommand, SessionReply};
-use super::handle::Sessions;
+use super::handle::{Sessions, mixed_up};
 use super::keys::{Claimed, CrossSigningUpload, Dehydrate, Failures, KeyCommand, KeyReply, Upload};
 use super::to_device::{Messages, ToDeviceCommand};
-use crate::error::{DomainError, Outcome};
+use crate::error::Outcome;
 
 impl Sessions {
     async fn keys(&self, user: &UserId, command: KeyCommand) -> Outcome<KeyReply> {
@@ -95,8 +95,4 @@ impl Sessions {
         let command = ToDeviceCommand::Send(Box::new(messages));
         self.ask(user, SessionCommand::ToDevice(command)).await.map(|_| ())
     }
-}
-
-fn mixed_up() -> DomainError {
-    DomainError::internal("a session answered something else than it was asked")
 }

@@ -227,6 +227,7 @@ impl Sessions {
     }
 }
 
-fn mixed_up() -> DomainError {
+/// A session answered something else than it was asked: a mistake of this program.
+pub(super) fn mixed_up() -> DomainError {
     DomainError::internal("a session answered something else")
 }

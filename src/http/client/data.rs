@@ -29,3 +29,13 @@ pub fn require_own(ctx: &Ctx, user: &UserId) -> Outcome<()> {
         false => Err(DomainError::forbidden("That is another user's")),
     }
 }
+
+/// The refusal of what suspended users may not do (client-server API, "Account suspension").
+#[must_use]
+pub fn suspended() -> DomainError {
+    DomainError::matrix(
+        403,
+        "M_USER_SUSPENDED",
+        "you cannot do this while your account is suspended",
+    )
+}

@@ -7,7 +7,7 @@ use ruma::api::client::profile::{get_profile, get_profile_field};
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value};
 
-use super::data::require_own;
+use super::data::{require_own, suspended};
 use crate::http::auth::Policy;
 use crate::http::context::{Ctx, RawRequest};
 use crate::http::endpoint::Table;
@@ -89,8 +89,7 @@ async fn change(ctx: &Ctx, user: &OwnedUserId, name: String, value: Option<Value
         ));
     }
     if identity.is_suspended {
-        let message = "You cannot perform this action while suspended.";
-        return Err(DomainError::matrix(403, "M_USER_SUSPENDED", message));
+        return Err(suspended());
     }
     flows::profile::set_field(&ctx.hub, user, name, value).await?;
     Ok(Reply::empty())

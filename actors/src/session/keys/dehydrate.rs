@@ -14,9 +14,6 @@ use super::{Upload, with_stock};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 
-/// Bytes of a device id.
-const MAX_DEVICE_ID: usize = 255;
-
 /// What a client leaves behind.
 #[derive(Clone, Debug)]
 pub struct Dehydrate {
@@ -37,9 +34,7 @@ pub(super) async fn run(env: &Env, view: &UserView, new: Dehydrate) -> Outcome<U
         display_name,
     } = new;
     let (user, id) = (view.user_id.as_str(), keys.device_id.as_str());
-    if id.is_empty() || id.len() > MAX_DEVICE_ID || id.contains('\0') {
-        return Err(DomainError::invalid_param("device_id must have 1 to 255 bytes"));
-    }
+    devices::check_id(id)?;
     if !device_data.get().starts_with('{') {
         return Err(DomainError::bad_json("device_data must be an object"));
     }

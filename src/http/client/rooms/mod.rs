@@ -31,6 +31,7 @@ use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::data::suspended;
 use crate::http::context::Ctx;
 use crate::http::endpoint::Table;
 
@@ -61,15 +62,6 @@ fn active(ctx: &Ctx) -> Outcome<&Identity> {
     } else {
         Ok(identity)
     }
-}
-
-/// Spec: client-server API, "Account suspension".
-fn suspended() -> DomainError {
-    DomainError::matrix(
-        403,
-        "M_USER_SUSPENDED",
-        "you cannot do this while your account is suspended",
-    )
 }
 
 /// Whether a room exists is no outsider's business.
