@@ -18,10 +18,14 @@ use crate::stream::ids::Ids;
 /// Stored pairs kept in memory.
 const KNOWN: NonZeroUsize = NonZeroUsize::new(200_000).expect("not zero");
 
+/// Numbers that were given out and not used yet: more than can be on their way at a time. Those of events that were
+/// refused are forgotten first.
+const PENDING: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
+
 struct Numbers {
     stored: LruCache<StateKey, StateKeyNid>,
     /// Given out and not yet known to be stored.
-    pending: HashMap<StateKey, StateKeyNid>,
+    pending: LruCache<StateKey, StateKeyNid>,
 }
 
 impl Numbers {
@@ -42,7 +46,7 @@ impl StateKeys {
     pub(super) fn new(store: Store, ids: Ids) -> Self {
         let numbers = Numbers {
             stored: LruCache::new(KNOWN),
-            pending: HashMap::new(),
+            pending: LruCache::new(PENDING),
         };
         Self {
             store,
@@ -75,7 +79,7 @@ impl StateKeys {
             // Somebody else may have been quicker.
             let given = numbers.get(key).unwrap_or((StateKeyNid(fresh), false));
             if !given.1 {
-                numbers.pending.insert(key.clone(), given.0);
+                numbers.pending.put(key.clone(), given.0);
             }
             found.insert(key.clone(), given);
         }
@@ -86,7 +90,7 @@ impl StateKeys {
     pub(super) fn confirm(&self, keys: &[StateKey]) {
         let mut numbers = self.numbers();
         for key in keys {
-            if let Some(nid) = numbers.pending.remove(key) {
+            if let Some(nid) = numbers.pending.pop(key) {
                 numbers.stored.put(key.clone(), nid);
             }
         }
@@ -109,7 +113,7 @@ impl StateKeys {
             let mut numbers = self.numbers();
             for row in rows {
                 let key: StateKey = (row.r#type.into(), row.state_key.into());
-                numbers.pending.remove(&key);
+                numbers.pending.pop(&key);
                 numbers.stored.put(key.clone(), StateKeyNid(row.nid));
                 found.insert(key, (StateKeyNid(row.nid), true));
             }

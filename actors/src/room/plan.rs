@@ -88,8 +88,9 @@ impl Needs {
             needs.txns.extend(work::txn_key(draft));
             if let Some(state_key) = &draft.state_key {
                 let key: StateKey = (Arc::from(draft.kind.as_str()), Arc::from(state_key.as_str()));
-                // An entry of the current state knows its number.
-                if !base.state.contains_key(&key) {
+                let fits = key.0.len().max(key.1.len()) <= build::MAX_ID_BYTES;
+                // An entry of the current state knows its number; what is too long is refused.
+                if fits && !base.state.contains_key(&key) {
                     needs.state_keys.push(key);
                 }
             }
