@@ -100,8 +100,10 @@ both_databases! {
     async fn a_poll_ends_when_its_device_is_logged_out(server) {
         let first = server.register("alice").await;
         let second = User::login(&server.client, "alice").await;
-        let since = text(&second.sync(None, 0, None).await, "next_batch");
-        let path = format!("sync?timeout=60000&since={since}");
+        // Presence is not to answer the poll.
+        let path = "sync?set_presence=offline&timeout=60000";
+        let since = text(&second.get(path).await.ok(), "next_batch");
+        let path = format!("{path}&since={since}");
         let log_out = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             first.post("logout/all", json!({})).await.ok();
