@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use crate::clock::Clock;
 use crate::cpu::Cpu;
 use crate::error::Outcome;
+use crate::failpoint::Failpoints;
 use crate::flows::profile::Spreading;
 use crate::key::ServerKey;
 use crate::media::Filling;
@@ -32,7 +33,7 @@ use crate::session::view::UserView;
 use crate::settings::Settings;
 use crate::stream::feed::Feeds;
 use crate::stream::ids::Ids;
-use crate::stream::journal::Journal;
+use crate::stream::journal::{Journal, Start};
 
 /// The environment of every actor, flow and handler.
 pub struct Env {
@@ -88,6 +89,8 @@ pub struct Env {
     pub presence: Presence,
     /// Media that is being uploaded to a reserved address.
     pub filling: Filling,
+    /// Where this process is to die, in tests.
+    pub failpoints: Failpoints,
     /// Whose rooms are being told of a new profile.
     pub spreading: Spreading,
 }
@@ -128,7 +131,13 @@ impl Env {
         let head = store.take_epoch().await?;
         let next = store.block_next("position").await?;
         let feeds = Arc::new(Feeds::new(StreamPos(next - 1)));
-        let journal = Journal::start(&io, Arc::new(store.clone()), feeds.clone(), clock.clone(), head, next);
+        let failpoints = Failpoints::from_environment();
+        let start = Start {
+            head,
+            next,
+            failpoints: failpoints.clone(),
+        };
+        let journal = Journal::start(&io, Arc::new(store.clone()), feeds.clone(), clock.clone(), start);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let (ids, cpu) = (Ids::new(store.clone()), Cpu::new(io.clone(), cores));
         let capacity = Capacity {
@@ -154,6 +163,7 @@ impl Env {
             filters: FilterCache::default(),
             presence: Presence::default(),
             filling: Filling::default(),
+            failpoints,
             spreading: Spreading::default(),
             key: Arc::new(key),
             settings,

@@ -1,7 +1,9 @@
 //! The only way in for everything outside this crate: the environment and the handles on the actors.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use entities::error::StoreError;
 
 use crate::env::{Env, Parts};
 use crate::error::{DomainError, Outcome};
@@ -25,6 +27,9 @@ pub struct Hub {
 
 /// Weight (devices and one for each user) of the sessions in memory.
 const SESSION_WEIGHT: u64 = 1_000_000;
+
+/// How often the process looks whether it still owns the database.
+const OWNERSHIP_LOOK: Duration = Duration::from_secs(1);
 
 impl Hub {
     /// Takes the database over from any former process and starts everything that works by itself.
@@ -64,6 +69,7 @@ impl Hub {
         media::clear_unfinished(hub.env()).await;
         presence::start(hub.env());
         janitor::start(hub.env());
+        hub.env().io.spawn(watch_ownership(Arc::downgrade(hub.env())));
         flows::deactivate::resume(&hub).await?;
         Ok(hub)
     }
@@ -109,6 +115,12 @@ impl Hub {
         self.env.feeds.is_closed()
     }
 
+    /// Whether another process has taken the database over: what this one knows is old.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.env.store.is_fenced()
+    }
+
     /// Finishes what has been accepted, for at most `patience`. Call when nothing new comes in any more.
     pub async fn drain(&self, patience: Duration) {
         let left = self.sessions.actors().drain(patience).await;
@@ -121,6 +133,19 @@ impl Hub {
         }
         if tokio::time::timeout(patience, self.env.journal.idle()).await.is_err() {
             tracing::warn!("the journal was not done in time");
+        }
+    }
+}
+
+/// Ends long-polls soon after another process has taken the database over, also where nobody writes.
+async fn watch_ownership(weak: Weak<Env>) {
+    loop {
+        tokio::time::sleep(OWNERSHIP_LOOK).await;
+        let Some(env) = weak.upgrade() else { return };
+        if env.store.check_owned().await == Err(StoreError::Fenced) {
+            tracing::error!("another process took over the database, this one answers no requests any more");
+            env.feeds.close();
+            return;
         }
     }
 }

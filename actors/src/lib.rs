@@ -5,6 +5,7 @@ pub mod clock;
 pub mod cpu;
 pub mod env;
 pub mod error;
+pub mod failpoint;
 pub mod flows;
 pub mod hub;
 pub mod janitor;

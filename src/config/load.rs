@@ -58,7 +58,7 @@ impl Environment {
             let Some(rest) = name.strip_prefix(ENV_PREFIX) else {
                 continue;
             };
-            if name == TEST_BINARY || name.starts_with(TEST_PREFIX) {
+            if name == TEST_BINARY || name == actors::failpoint::VARIABLE || name.starts_with(TEST_PREFIX) {
                 continue;
             }
             let key = rest.to_ascii_lowercase().replace("__", ".");

@@ -40,6 +40,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Who an access token belongs to; `M_UNKNOWN_TOKEN` if nobody.
     fn identify(self: Arc<Self>, token: String) -> BoxFuture<'static, Outcome<Arc<Identity>>>;
 
+    /// Whether this process must not answer any more.
+    fn is_fenced(&self) -> bool {
+        false
+    }
+
     /// A token's device made a request. Must be quick.
     fn seen(&self, _identity: &Identity, _info: &RequestInfo) {}
 
@@ -54,6 +59,10 @@ impl Backend for Hub {
 
     fn identify(self: Arc<Self>, token: String) -> BoxFuture<'static, Outcome<Arc<Identity>>> {
         Box::pin(async move { actors::session::auth::identify(self.env(), &token).await })
+    }
+
+    fn is_fenced(&self) -> bool {
+        Self::is_fenced(self)
     }
 
     fn seen(&self, identity: &Identity, info: &RequestInfo) {

@@ -49,6 +49,7 @@ pub(super) struct Work<'s, H> {
 impl<H: Backend> Work<'_, H> {
     /// All stages.
     pub async fn run(mut self, payload: &mut web::Payload) -> Outcome<Reply> {
+        require_ownership(self.state)?;
         let lane = if self.endpoint.long_poll {
             &self.state.long_polls
         } else {
@@ -75,7 +76,13 @@ impl<H: Backend> Work<'_, H> {
         if self.endpoint.body == BodyKind::Json {
             self.mend()?;
         }
-        self.spawn(identity, origin, None, permit).await
+        let (state, waits) = (self.state, self.endpoint.long_poll);
+        let reply = self.spawn(identity, origin, None, permit).await;
+        // What was waited for or refused meanwhile may be old; an acknowledged write is in the database.
+        if reply.is_err() || waits {
+            require_ownership(state)?;
+        }
+        reply
     }
 
     /// Whose token it is. Comes before the body is looked at.
@@ -202,6 +209,14 @@ impl<H: Backend> Work<'_, H> {
             Either::Left(((), answer)) => answer.await,
             Either::Right((answer, _)) => answer,
         }
+    }
+}
+
+/// What this process knows is old once another one has taken the database over.
+fn require_ownership<H: Backend>(state: &HttpState<H>) -> Outcome<()> {
+    match state.hub.is_fenced() {
+        true => Err(DomainError::unavailable("another process has taken over the database")),
+        false => Ok(()),
     }
 }
 

@@ -51,6 +51,17 @@ impl TestDatabase {
     }
 }
 
+impl TestDatabase {
+    /// Has PostgreSQL end everybody's connections; tells how many there were.
+    pub fn cut_connections(&self) -> usize {
+        let name = self.name.as_deref().expect("a PostgreSQL database");
+        let statement = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+        );
+        psql(&statement).lines().filter(|line| *line == "t").count()
+    }
+}
+
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         if let Some(name) = &self.name {

@@ -30,7 +30,7 @@ pub struct TestServer {
     pub client: Client,
     process: Mutex<Option<Child>>,
     // Dropped after the process has been killed, in this order.
-    _database: TestDatabase,
+    database: TestDatabase,
     folder: Folder,
 }
 
@@ -46,13 +46,13 @@ impl TestServer {
             let client = Client::new(&listen_on_a_free_port(&mut config));
             let text = toml::to_string(&config).expect("a table of plain values is TOML");
             fs::write(folder.config(), text).expect("the test's folder can be written");
-            let mut process = folder.spawn();
+            let mut process = folder.spawn(&[]);
             match wait_until_ready(&client, &mut process, &folder).await {
                 Ok(()) => {
                     return Self {
                         client,
                         process: Mutex::new(Some(process)),
-                        _database: database,
+                        database,
                         folder,
                     };
                 }
@@ -93,8 +93,13 @@ impl TestServer {
     /// Starts the killed or stopped server again, on the same port and data.
     /// Returns the time from the start of the process to its first answer.
     pub async fn restart(&self) -> Duration {
+        self.restart_with(&[]).await
+    }
+
+    /// As [`TestServer::restart`], with environment variables.
+    pub async fn restart_with(&self, variables: &[(&str, &str)]) -> Duration {
         let begin = Instant::now();
-        let mut process = self.folder.spawn();
+        let mut process = self.folder.spawn(variables);
         let ready = wait_until_ready(&self.client, &mut process, &self.folder).await;
         let took = begin.elapsed();
         if let Err(log) = ready {
@@ -103,6 +108,48 @@ impl TestServer {
         let before = self.process().replace(process);
         assert!(before.is_none(), "restart needs a killed or stopped server");
         took
+    }
+
+    /// Waits until the process has ended by itself, for at most `patience`; tells whether it has.
+    pub async fn ended(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            let mut process = self.process();
+            let running = process.as_mut().expect("the server was started");
+            if running.try_wait().expect("a child can be asked for its end").is_some() {
+                *process = None;
+                return true;
+            }
+            drop(process);
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A second process on the same database, behind a port of its own.
+    pub async fn rival(&self) -> Rival {
+        let folder = Folder::create();
+        let text = fs::read_to_string(self.folder.config()).expect("the configuration was written at the start");
+        let mut config: Table = text.parse().expect("the configuration is TOML");
+        let client = Client::new(&listen_on_a_free_port(&mut config));
+        let text = toml::to_string(&config).expect("a table of plain values is TOML");
+        fs::write(folder.config(), text).expect("the test's folder can be written");
+        let mut process = folder.spawn(&[]);
+        if let Err(log) = wait_until_ready(&client, &mut process, &folder).await {
+            panic!("the second process did not start:\n{log}");
+        }
+        Rival {
+            client,
+            process,
+            _folder: folder,
+        }
+    }
+
+    /// Has PostgreSQL end all of the server's connections; tells how many there were.
+    pub fn cut_connections(&self) -> usize {
+        self.database.cut_connections()
     }
 
     /// Runs a command of the program with this server's configuration, whether the server runs or not.
@@ -145,6 +192,21 @@ impl TestServer {
 
     fn process(&self) -> MutexGuard<'_, Option<Child>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`TestServer::rival`]; killed when dropped.
+#[derive(Debug)]
+pub struct Rival {
+    /// A client without a token.
+    pub client: Client,
+    process: Child,
+    _folder: Folder,
+}
+
+impl Drop for Rival {
+    fn drop(&mut self) {
+        kill_and_wait(&mut self.process);
     }
 }
 
@@ -272,8 +334,9 @@ impl Folder {
         self.0.join("config.toml")
     }
 
-    fn spawn(&self) -> Child {
+    fn spawn(&self, variables: &[(&str, &str)]) -> Child {
         let mut command = self.command();
+        command.envs(variables.iter().copied());
         command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", binary().display()))

@@ -38,7 +38,6 @@ pub(super) async fn commit(hub: &Hub, new: NewRoom) -> Outcome<OwnedRoomId> {
         room_id,
         create,
         alias,
-        public,
     } = new;
     let taken = || DomainError::room_in_use("the room alias is taken");
     if let Some(alias) = &alias
@@ -54,8 +53,5 @@ pub(super) async fn commit(hub: &Hub, new: NewRoom) -> Outcome<OwnedRoomId> {
             Some("M_CONFLICT") if alias.is_some() => taken(),
             _ => error,
         })?;
-    if public {
-        env.store.set_published(room_id.as_str(), true).await?;
-    }
     Ok(room_id)
 }

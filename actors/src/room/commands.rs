@@ -80,6 +80,8 @@ pub struct Create {
     pub drafts: Vec<Draft>,
     /// Aliases that are made with the room, `(alias, creator)`.
     pub aliases: Vec<(String, String)>,
+    /// Whether the room directory lists it.
+    pub published: bool,
 }
 
 /// A PDU from elsewhere, its format, signatures and hashes checked (`room::ingest`).

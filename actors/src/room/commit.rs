@@ -16,6 +16,7 @@ use super::snapshot::RoomSnapshot;
 use super::{membership, parse, rules};
 use crate::cpu::Class;
 use crate::env::Env;
+use crate::failpoint::ROOM_BEFORE;
 use crate::error::{DomainError, Outcome};
 use crate::stream::fact::{Fact, FactKind};
 use crate::stream::journal::Submission;
@@ -272,6 +273,7 @@ pub(super) async fn commit(
         facts
     });
     let positions = u32::try_from(positions).unwrap_or(u32::MAX);
+    env.failpoints.pass(ROOM_BEFORE);
     let base = env
         .journal
         .submit(Submission {
@@ -324,7 +326,11 @@ pub(super) async fn create(env: &Arc<Env>, room_id: &str, create: Create) -> Out
         room_id: room_id.to_owned(),
         creator,
     };
+    let listed = entities::public_room::Model {
+        room_id: room_id.to_owned(),
+    };
     let rest = Rows {
+        published: create.published.then_some(listed).into_iter().collect(),
         rooms: vec![room::Model {
             nid: room_nid,
             room_id: room_id.to_owned(),

@@ -51,8 +51,6 @@ pub struct NewRoom {
     pub create: Create,
     /// Its alias, also in `create`.
     pub alias: Option<OwnedRoomAliasId>,
-    /// Whether the room directory lists it.
-    pub public: bool,
 }
 
 /// Builds a new room.
@@ -95,12 +93,12 @@ pub fn build(options: &Options<'_>) -> Outcome<NewRoom> {
         create_pdu: create.json.to_string(),
         drafts,
         aliases,
+        published: request.visibility == Visibility::Public,
     };
     Ok(NewRoom {
         room_id,
         create,
         alias,
-        public: request.visibility == Visibility::Public,
     })
 }
 

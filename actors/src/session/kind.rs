@@ -12,6 +12,7 @@ use super::view::UserView;
 use super::{backup, data, devices, keys, load, to_device};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
+use crate::failpoint::{SESSION_AFTER, SESSION_BEFORE};
 use crate::supervisor::{Kind, Managed, Missing, Ran};
 
 /// The kind of actor.
@@ -56,7 +57,10 @@ impl Managed for SessionKind {
             let mut replies = Vec::with_capacity(batch.len());
             let mut commands = batch.into_iter();
             while let Some(command) = commands.next() {
-                match one(&env, &key, &state, command).await {
+                env.failpoints.pass(SESSION_BEFORE);
+                let done = one(&env, &key, &state, command).await;
+                env.failpoints.pass(SESSION_AFTER);
+                match done {
                     Ok((reply, changed)) => {
                         if let Some(view) = changed {
                             state = Arc::new(Session { view: Some(view) });

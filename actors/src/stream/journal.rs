@@ -15,12 +15,14 @@ use entities::ids::StreamPos;
 use entities::store::journal::Head;
 use entities::store::rows::Rows;
 use futures_util::future::BoxFuture;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::fact::Fact;
 use super::feed::Feeds;
 use crate::clock::Clock;
 use crate::error::{DomainError, Outcome};
+use crate::failpoint::{AFTER_COMMIT, AFTER_PUBLISH, BEFORE_COMMIT, Failpoints};
 
 /// Submissions that may wait.
 const MAX_WAITING: usize = 4_096;
@@ -89,6 +91,16 @@ pub struct JournalStats {
     pub last_commit_ms: AtomicI64,
 }
 
+/// Where the journal goes on.
+pub struct Start {
+    /// What [`entities::store::Store::take_epoch`] answered.
+    pub head: Head,
+    /// The first position never reserved.
+    pub next: i64,
+    /// Where this process is to die, in tests.
+    pub failpoints: Failpoints,
+}
+
 /// Handle on the journal.
 #[derive(Clone)]
 pub struct Journal {
@@ -98,16 +110,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Starts the writer on `io`. `head` is what [`entities::store::Store::take_epoch`] answered; `next` is the first
-    /// position never reserved.
+    /// Starts the writer on `io`.
     pub fn start(
         io: &tokio::runtime::Handle,
         sink: Arc<dyn Sink>,
         feeds: Arc<Feeds>,
         clock: Clock,
-        head: Head,
-        next: i64,
+        start: Start,
     ) -> Self {
+        let Start { head, next, failpoints } = start;
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let facts = broadcast::Sender::new(FANOUT_BACKLOG);
         let stats = Arc::new(JournalStats::default());
@@ -118,6 +129,7 @@ impl Journal {
             head,
             next,
             end: next,
+            failpoints,
             facts: facts.clone(),
             stats: stats.clone(),
         };
@@ -133,9 +145,12 @@ impl Journal {
     pub async fn submit(&self, submission: Submission) -> Outcome<StreamPos> {
         let (done, answer) = oneshot::channel();
         self.stats.waiting.fetch_add(1, Ordering::Relaxed);
-        if self.queue.try_send(Waiting { submission, done }).is_err() {
+        if let Err(refused) = self.queue.try_send(Waiting { submission, done }) {
             self.stats.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(DomainError::Overloaded { retry_after_ms: 1_000 });
+            return Err(match refused {
+                TrySendError::Full(_) => DomainError::Overloaded { retry_after_ms: 1_000 },
+                TrySendError::Closed(_) => DomainError::unavailable("the journal stopped"),
+            });
         }
         answer
             .await
@@ -171,6 +186,7 @@ struct Writer {
     next: i64,
     /// The first position that is not reserved.
     end: i64,
+    failpoints: Failpoints,
     facts: broadcast::Sender<Arc<[Fact]>>,
     stats: Arc<JournalStats>,
 }
@@ -280,6 +296,7 @@ impl Writer {
         if rows.is_empty() && self.next <= self.end {
             return Ok(());
         }
+        self.failpoints.pass(BEFORE_COMMIT);
         self.head.batch += 1;
         match self.sink.commit(self.head, rows, reserve).await {
             Ok(()) => {}
@@ -287,6 +304,7 @@ impl Writer {
             // Whether COMMIT happened is in the database.
             Err(error) => self.settle(error).await?,
         }
+        self.failpoints.pass(AFTER_COMMIT);
         if let Some(end) = reserve {
             self.end = end;
         }
@@ -351,6 +369,7 @@ impl Writer {
             // Without a consumer there is nobody to tell.
             let _ = self.facts.send(facts.into());
         }
+        self.failpoints.pass(AFTER_PUBLISH);
         for (base, done) in answers {
             // An asker that went away reads the outcome from the database.
             let _ = done.send(Ok(StreamPos(base)));

@@ -84,6 +84,14 @@ impl Sink for Model {
     }
 }
 
+fn start() -> Start {
+    Start {
+        head: Head { epoch: 1, batch: 0 },
+        next: 1,
+        failpoints: Failpoints::default(),
+    }
+}
+
 fn submission(name: &str, poison: bool, rows: i64) -> Submission {
     let row = |offset| presence::Model {
         user_id: format!("{name}/{offset}"),
@@ -149,8 +157,7 @@ async fn run(seed: u64) {
         model.clone(),
         feeds.clone(),
         Clock::system(),
-        Head { epoch: 1, batch: 0 },
-        1,
+        start(),
     );
     let mut reader = Reader {
         seen: 0,
@@ -227,8 +234,7 @@ async fn a_fenced_writer_stops() {
         Arc::new(Fenced),
         feeds,
         Clock::system(),
-        Head { epoch: 1, batch: 0 },
-        1,
+        start(),
     );
     assert!(journal.submit(submission("a", false, 1)).await.is_err());
     tokio::task::yield_now().await;

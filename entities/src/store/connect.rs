@@ -7,7 +7,7 @@ use sea_orm::{
     sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{Backend, Inner};
+use super::{Backend, Fence, Inner};
 use crate::error::StoreError;
 
 /// Prepared statements kept per connection: more than this program has texts.
@@ -104,6 +104,7 @@ async fn open_sqlite(options: &StoreOptions) -> Result<Inner, StoreError> {
         read,
         journal: write.clone(),
         write,
+        fence: Fence::default(),
     })
 }
 
@@ -146,5 +147,6 @@ async fn open_postgres(options: &StoreOptions) -> Result<Inner, StoreError> {
         read,
         write,
         journal,
+        fence: Fence::default(),
     })
 }

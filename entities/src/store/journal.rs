@@ -1,6 +1,6 @@
 //! Commits of the journal, the fence that guards them, and the blocks numbers are taken from.
 
-use sea_orm::Value;
+use sea_orm::{QueryResult, Value};
 
 use super::{
     Run, Store, Tx,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     access_token, account_data, cross_signing_key, current_state, dehydrated_device, device, device_key,
-    device_list_change, error::StoreError, event, key_signature, membership, presence, receipt, refresh_token, room,
+    device_list_change, error::StoreError, event, key_signature, membership, presence, public_room, receipt, refresh_token, room,
     room_alias, room_head, state_group, state_key, stripped_state, to_device, to_device_txn,
 };
 
@@ -44,8 +44,17 @@ const NONE: i64 = i64::MIN;
 impl Store {
     /// Takes over the database: raises the epoch by one, so that every former process is [`StoreError::Fenced`].
     pub async fn take_epoch(&self) -> Result<Epoch, StoreError> {
+        let tx = self.begin_journal().await?;
+        if self.backend() == Backend::Postgres {
+            // Waits for the transactions of a former process.
+            tx.exec("SELECT 1 FROM journal_head WHERE id = 1 FOR UPDATE", params![])
+                .await?;
+        }
         let sql = "UPDATE journal_head SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch, batch";
-        self.head(sql).await
+        let head = head_of(&tx.rows(sql, params![]).await?)?;
+        tx.commit().await?;
+        self.inner.fence.own(head.epoch);
+        Ok(head)
     }
 
     /// The committed head; tells after [`StoreError::Unknown`] whether the batch is in.
@@ -61,17 +70,7 @@ impl Store {
     }
 
     async fn head(&self, sql: &str) -> Result<Head, StoreError> {
-        let rows = self.journal_writer().rows(sql, params![]).await?;
-        let missing = StoreError::Inconsistent {
-            table: "journal_head",
-            column: "id",
-            key: "1".to_owned(),
-        };
-        let row = rows.first().ok_or(missing)?;
-        Ok(Head {
-            epoch: row.try_get_by_index(0)?,
-            batch: row.try_get_by_index(1)?,
-        })
+        head_of(&self.journal_writer().rows(sql, params![]).await?)
     }
 
     /// Reserves `size` numbers of the named counter for ever: `[start, end)`.
@@ -118,6 +117,9 @@ impl Store {
                 if let Err(rollback) = tx.rollback().await {
                     tracing::warn!(%rollback, "rollback of a batch failed");
                 }
+                if error == StoreError::Fenced {
+                    self.inner.fence.lose();
+                }
                 Err(error)
             }
         }
@@ -129,6 +131,19 @@ impl Store {
         write_rows(&tx, rows).await?;
         tx.commit().await
     }
+}
+
+fn head_of(rows: &[QueryResult]) -> Result<Head, StoreError> {
+    let missing = StoreError::Inconsistent {
+        table: "journal_head",
+        column: "id",
+        key: "1".to_owned(),
+    };
+    let row = rows.first().ok_or(missing)?;
+    Ok(Head {
+        epoch: row.try_get_by_index(0)?,
+        batch: row.try_get_by_index(1)?,
+    })
 }
 
 async fn write_batch(tx: &Tx, head: Head, rows: &Rows, reserve: Option<i64>) -> Result<(), StoreError> {
@@ -165,6 +180,7 @@ async fn write_room_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     tx.upsert::<stripped_state::Entity>(&rows.stripped_states).await?;
     tx.upsert::<receipt::Entity>(&rows.receipts).await?;
     tx.insert::<room_alias::Entity>(&rows.aliases).await?;
+    tx.upsert::<public_room::Entity>(&rows.published).await?;
     Ok(())
 }
 

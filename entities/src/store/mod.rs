@@ -48,6 +48,7 @@ mod directory;
 pub mod e2ee;
 pub mod event;
 mod event_rows;
+mod fence;
 pub mod journal;
 mod media;
 pub mod relation;
@@ -68,6 +69,7 @@ use sea_orm::{
 
 pub use backend::Backend;
 pub use connect::StoreOptions;
+use fence::Fence;
 pub(crate) use run::{Pool, Run, Tx, params};
 
 use crate::error::{StoreError, is_lost};
@@ -87,6 +89,7 @@ struct Inner {
     write: DatabaseConnection,
     /// The journal's own connections, so that nobody can keep it waiting. On SQLite the same as `write`.
     journal: DatabaseConnection,
+    fence: Fence,
 }
 
 impl std::fmt::Debug for Store {
@@ -128,12 +131,28 @@ impl Store {
 
     /// The write pool: every statement is a transaction of its own.
     pub(crate) fn writer(&self) -> Pool<'_> {
-        Pool::new(&self.inner.write, self.inner.backend)
+        Pool::new(&self.inner.write, self.inner.backend).fenced(&self.inner.fence)
     }
 
     /// A write transaction.
     pub(crate) async fn begin(&self) -> Result<Tx, StoreError> {
-        begin_on(&self.inner.write, self.inner.backend).await
+        let tx = begin_on(&self.inner.write, self.inner.backend).await?;
+        self.inner.fence.check(tx.conn(), self.inner.backend, true).await?;
+        Ok(tx)
+    }
+
+    /// Whether another process is known to have taken the database over: this one must not answer any more.
+    pub fn is_fenced(&self) -> bool {
+        self.inner.fence.is_lost()
+    }
+
+    /// Looks whether this process still owns the database.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if not.
+    pub async fn check_owned(&self) -> Result<(), StoreError> {
+        let Inner { read, backend, fence, .. } = &*self.inner;
+        fence.check(read, *backend, false).await
     }
 
     /// A write transaction on the journal's connection.

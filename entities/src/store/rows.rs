@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 
 use crate::{
-    access_token, account_data, current_state, device, device_key, device_list_change, event, membership, presence,
+    access_token, account_data, current_state, device, device_key, device_list_change, event, membership, presence, public_room,
     receipt, refresh_token, room, room_alias, room_head, state_group, state_key, to_device, to_device_txn,
 };
 
@@ -46,6 +46,8 @@ pub struct Rows {
     pub receipts: Vec<receipt::Model>,
     /// Inserted.
     pub aliases: Vec<room_alias::Model>,
+    /// Rooms that the directory lists from now on.
+    pub published: Vec<public_room::Model>,
     /// Upserted; `pos` is an offset.
     pub account_data: Vec<account_data::Model>,
     /// Upserted; `pos` is an offset.
@@ -173,6 +175,7 @@ impl Rows {
             stripped_states,
             receipts,
             aliases,
+            published,
             account_data,
             presence,
             to_device,
@@ -202,6 +205,7 @@ impl Rows {
         self.stripped_states.extend(stripped_states);
         self.receipts.extend(receipts);
         self.aliases.extend(aliases);
+        self.published.extend(published);
         self.account_data.extend(account_data);
         self.presence.extend(presence);
         self.to_device.extend(to_device);
@@ -235,6 +239,7 @@ impl Rows {
             && self.stripped_states.is_empty()
             && self.receipts.is_empty()
             && self.aliases.is_empty()
+            && self.published.is_empty()
             && self.account_data.is_empty()
             && self.presence.is_empty()
             && self.to_device.is_empty()

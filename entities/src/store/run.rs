@@ -11,6 +11,7 @@ use super::{
     backend::Backend,
     bulk::{self, Conflict},
     event_rows,
+    fence::Fence,
 };
 use crate::{
     error::{StoreError, is_lost},
@@ -37,6 +38,11 @@ pub(crate) trait Run: Sync {
     /// How many connections to try when one is lost: more than one only where nothing can be written.
     fn attempts(&self) -> u32 {
         1
+    }
+
+    /// Asked before each statement that may write.
+    fn admit(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        async { Ok(()) }
     }
 
     /// All rows.
@@ -101,6 +107,7 @@ pub(crate) trait Run: Sync {
     fn rows(&self, sql: &str, values: Vec<Value>) -> impl Future<Output = Result<Vec<QueryResult>, StoreError>> + Send {
         async move {
             let statement = statement(self.backend(), sql, values)?;
+            self.admit().await?;
             for _ in 1..self.attempts() {
                 match self.conn().query_all_raw(statement.clone()).await {
                     Err(error) if is_lost(&error) => {}
@@ -119,6 +126,7 @@ pub(crate) trait Run: Sync {
     ) -> impl Future<Output = Result<Option<QueryResult>, StoreError>> + Send {
         async move {
             let statement = statement(self.backend(), sql, values)?;
+            self.admit().await?;
             for _ in 1..self.attempts() {
                 match self.conn().query_one_raw(statement.clone()).await {
                     Err(error) if is_lost(&error) => {}
@@ -132,6 +140,7 @@ pub(crate) trait Run: Sync {
     /// Runs it and tells how many rows it touched.
     fn exec(&self, sql: &str, values: Vec<Value>) -> impl Future<Output = Result<u64, StoreError>> + Send {
         async move {
+            self.admit().await?;
             Ok(self
                 .conn()
                 .execute_raw(statement(self.backend(), sql, values)?)
@@ -145,7 +154,10 @@ pub(crate) trait Run: Sync {
     where
         E::Model: Sync,
     {
-        async move { bulk::write::<E, _>(self.conn(), self.backend(), rows, Conflict::Refuse).await }
+        async move {
+            self.admit().await?;
+            bulk::write::<E, _>(self.conn(), self.backend(), rows, Conflict::Refuse).await
+        }
     }
 
     /// Inserts rows whose primary key is not there yet; tells how many were new.
@@ -153,7 +165,10 @@ pub(crate) trait Run: Sync {
     where
         E::Model: Sync,
     {
-        async move { bulk::write::<E, _>(self.conn(), self.backend(), rows, Conflict::Skip).await }
+        async move {
+            self.admit().await?;
+            bulk::write::<E, _>(self.conn(), self.backend(), rows, Conflict::Skip).await
+        }
     }
 
     /// Inserts rows or replaces those with the same primary key; the last of equal keys wins.
@@ -161,7 +176,10 @@ pub(crate) trait Run: Sync {
     where
         E::Model: Sync,
     {
-        async move { bulk::write::<E, _>(self.conn(), self.backend(), rows, Conflict::Replace).await }
+        async move {
+            self.admit().await?;
+            bulk::write::<E, _>(self.conn(), self.backend(), rows, Conflict::Replace).await
+        }
     }
 }
 
@@ -171,6 +189,7 @@ pub(crate) struct Pool<'a> {
     pool: &'a DatabaseConnection,
     backend: Backend,
     attempts: u32,
+    fence: Option<&'a Fence>,
 }
 
 impl<'a> Pool<'a> {
@@ -179,6 +198,15 @@ impl<'a> Pool<'a> {
             pool,
             backend,
             attempts: 1,
+            fence: None,
+        }
+    }
+
+    /// Writes only while this process owns the database.
+    pub(super) fn fenced(self, fence: &'a Fence) -> Self {
+        Self {
+            fence: Some(fence),
+            ..self
         }
     }
 
@@ -201,6 +229,13 @@ impl Run for Pool<'_> {
 
     fn attempts(&self) -> u32 {
         self.attempts
+    }
+
+    async fn admit(&self) -> Result<(), StoreError> {
+        match self.fence {
+            Some(fence) => fence.check(self.pool, self.backend, false).await,
+            None => Ok(()),
+        }
     }
 }
 
