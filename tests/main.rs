@@ -9,4 +9,5 @@ mod common;
 mod client;
 mod hostile;
 mod process;
+mod recovery;
 mod tidy;

@@ -75,7 +75,10 @@ mod tests {
     fn the_counted_pass_of_the_named_point_is_due() {
         let armed = Failpoints::parse("journal.after_commit:3").0.expect("well-formed");
         assert!(!armed.is_due(BEFORE_COMMIT));
-        assert_eq!([1, 2, 3, 4].map(|_| armed.is_due(AFTER_COMMIT)), [false, false, true, false]);
+        assert_eq!(
+            [1, 2, 3, 4].map(|_| armed.is_due(AFTER_COMMIT)),
+            [false, false, true, false]
+        );
         assert!(Failpoints::parse("x").0.expect("well-formed").is_due("x"));
         assert!(Failpoints::parse("x:many").0.is_none());
         Failpoints::default().pass(AFTER_COMMIT);

@@ -34,11 +34,7 @@ pub async fn create_room(hub: &Hub, creator: &UserId, request: &Request) -> Outc
 /// Commits a built room and publishes it if it is public.
 pub(super) async fn commit(hub: &Hub, new: NewRoom) -> Outcome<OwnedRoomId> {
     let env = hub.env();
-    let NewRoom {
-        room_id,
-        create,
-        alias,
-    } = new;
+    let NewRoom { room_id, create, alias } = new;
     let taken = || DomainError::room_in_use("the room alias is taken");
     if let Some(alias) = &alias
         && env.store.alias(alias.as_str()).await?.is_some()

@@ -16,8 +16,8 @@ use super::snapshot::RoomSnapshot;
 use super::{membership, parse, rules};
 use crate::cpu::Class;
 use crate::env::Env;
-use crate::failpoint::ROOM_BEFORE;
 use crate::error::{DomainError, Outcome};
+use crate::failpoint::ROOM_BEFORE;
 use crate::stream::fact::{Fact, FactKind};
 use crate::stream::journal::Submission;
 

@@ -95,11 +95,7 @@ pub fn build(options: &Options<'_>) -> Outcome<NewRoom> {
         aliases,
         published: request.visibility == Visibility::Public,
     };
-    Ok(NewRoom {
-        room_id,
-        create,
-        alias,
-    })
+    Ok(NewRoom { room_id, create, alias })
 }
 
 fn preset(request: &Request) -> RoomPreset {

@@ -152,13 +152,7 @@ async fn run(seed: u64) {
     let feeds = Arc::new(Feeds::new(StreamPos(0)));
     let feed = feeds.open(ruma::user_id!("@watcher:x"), 0);
     let io = tokio::runtime::Handle::current();
-    let journal = Journal::start(
-        &io,
-        model.clone(),
-        feeds.clone(),
-        Clock::system(),
-        start(),
-    );
+    let journal = Journal::start(&io, model.clone(), feeds.clone(), Clock::system(), start());
     let mut reader = Reader {
         seen: 0,
         known: Vec::new(),
@@ -229,13 +223,7 @@ async fn a_fenced_writer_stops() {
     }
     let feeds = Arc::new(Feeds::new(StreamPos(0)));
     let io = tokio::runtime::Handle::current();
-    let journal = Journal::start(
-        &io,
-        Arc::new(Fenced),
-        feeds,
-        Clock::system(),
-        start(),
-    );
+    let journal = Journal::start(&io, Arc::new(Fenced), feeds, Clock::system(), start());
     assert!(journal.submit(submission("a", false, 1)).await.is_err());
     tokio::task::yield_now().await;
     assert!(journal.submit(submission("b", false, 1)).await.is_err());

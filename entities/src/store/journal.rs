@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     access_token, account_data, cross_signing_key, current_state, dehydrated_device, device, device_key,
-    device_list_change, error::StoreError, event, key_signature, membership, presence, public_room, receipt, refresh_token, room,
-    room_alias, room_head, state_group, state_key, stripped_state, to_device, to_device_txn,
+    device_list_change, error::StoreError, event, key_signature, membership, presence, public_room, receipt,
+    refresh_token, room, room_alias, room_head, state_group, state_key, stripped_state, to_device, to_device_txn,
 };
 
 /// Which process may write and which batch was committed last.

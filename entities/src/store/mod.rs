@@ -151,7 +151,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Fenced`] if not.
     pub async fn check_owned(&self) -> Result<(), StoreError> {
-        let Inner { read, backend, fence, .. } = &*self.inner;
+        let Inner {
+            read, backend, fence, ..
+        } = &*self.inner;
         fence.check(read, *backend, false).await
     }
 

@@ -9,8 +9,8 @@
 use std::collections::HashSet;
 
 use crate::{
-    access_token, account_data, current_state, device, device_key, device_list_change, event, membership, presence, public_room,
-    receipt, refresh_token, room, room_alias, room_head, state_group, state_key, to_device, to_device_txn,
+    access_token, account_data, current_state, device, device_key, device_list_change, event, membership, presence,
+    public_room, receipt, refresh_token, room, room_alias, room_head, state_group, state_key, to_device, to_device_txn,
 };
 
 /// Rows of many tables, written in one transaction.
