@@ -37,17 +37,11 @@ fn refusal(status: u16, errcode: &str) -> (u16, String) {
 
 /// The server still does its work.
 async fn alive(server: &TestServer) {
-    let witness = server.register(&format!("witness{}", rand_name())).await;
+    let witness = server.register("witness").await;
     let room = witness.create_room(json!({})).await;
     let event = witness.send_text(&room, "still here").await;
     let seen = witness.sync(None, 0, None).await;
     assert!(seen.to_string().contains(&event), "{seen}");
-}
-
-/// The server's process id and time make names that no test has used.
-fn rand_name() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |now| now.as_nanos()).to_string()
 }
 
 fn nested(levels: usize) -> String {
