@@ -62,10 +62,10 @@ both_databases! {
                 assert_eq!(answer.0, 503, "{path}: {}", answer.1);
             }
             assert_eq!(cast.alice.get("sync").await.0, 503);
-            assert_eq!(server.client.get("/ready").await.0, 503);
+            assert_eq!(server.client.get("/_synapse/admin/v1/ready").await.0, 503);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        rival.client.get("/ready").await.ok();
+        rival.client.get("/_synapse/admin/v1/ready").await.ok();
         drop(rival);
         server.kill();
         server.restart().await;
