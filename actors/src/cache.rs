@@ -3,6 +3,7 @@
 //! The difficulty is a slow loader that would put an older version over a newer published one: every publication
 //! raises the epoch of its key's stripe, and a loader whose stripe has moved loads again.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,6 +106,43 @@ where
         Err(DomainError::unavailable("a view changes faster than it can be loaded"))
     }
 
+    /// Several views, from memory or, all that are missing at once, from `load`; a view that changes meanwhile is left
+    /// out, as is what `load` does not find.
+    ///
+    /// # Errors
+    /// Whatever `load` answers.
+    pub async fn get_or_load_many<F>(
+        &self,
+        keys: &[K],
+        load: impl FnOnce(Vec<K>) -> F,
+    ) -> Outcome<HashMap<K, Arc<V>>>
+    where
+        F: Future<Output = Outcome<HashMap<K, V>>>,
+    {
+        let mut found = HashMap::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        for key in keys {
+            match self.views.get(key) {
+                Some(view) => drop(found.insert(key.clone(), view)),
+                None => missing.push(key.clone()),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let epoch = |key: &K| self.stripe(key).epoch.load(Ordering::Acquire);
+        let before: HashMap<K, u64> = missing.iter().map(|key| (key.clone(), epoch(key))).collect();
+        for (key, view) in load(missing).await? {
+            let view = Arc::new(view);
+            let _gate = self.stripe(&key).gate.lock().unwrap_or_else(PoisonError::into_inner);
+            if before.get(&key) == Some(&epoch(&key)) {
+                self.views.insert(key.clone(), view.clone());
+                found.insert(key, view);
+            }
+        }
+        Ok(found)
+    }
+
     /// The owner's newest version.
     pub fn publish(&self, key: K, view: Arc<V>) {
         let stripe = self.stripe(&key);
@@ -169,5 +207,20 @@ mod tests {
         cache.views.invalidate(&1);
         let loaded = loader.await.expect("no panic").expect("no error");
         assert_eq!(loaded.as_deref(), Some(&2));
+    }
+
+    #[tokio::test]
+    async fn many_are_loaded_at_once_but_for_those_that_change_meanwhile() {
+        let cache = ViewCache::<u8, u32>::new(1_000, |_| 1);
+        cache.publish(1, Arc::new(10));
+        let load = |missing: Vec<u8>| {
+            assert_eq!(missing, [2, 3, 4]);
+            cache.publish(3, Arc::new(33));
+            async { Ok(HashMap::from([(2, 20), (3, 30)])) }
+        };
+        let found = cache.get_or_load_many(&[1, 2, 3, 4], load).await.expect("no error");
+        let found: std::collections::BTreeMap<_, _> = found.into_iter().map(|(key, view)| (key, *view)).collect();
+        assert_eq!(found, [(1, 10), (2, 20)].into());
+        assert_eq!((cache.get(&2).as_deref(), cache.get(&3).as_deref()), (Some(&20), Some(&33)));
     }
 }

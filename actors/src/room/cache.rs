@@ -29,6 +29,8 @@ use crate::stream::ids::Ids;
 
 /// Rows above this number are decoded on the blocking pool.
 const MANY_ROWS: usize = 200;
+/// Rooms loaded with one query.
+const ROOMS_AT_ONCE: usize = 100;
 /// Rooms whose identity is kept in memory.
 const ROOM_NAMES: u64 = 100_000;
 
@@ -147,6 +149,26 @@ impl RoomCache {
         }
     }
 
+    /// Several rooms, with a bounded number of queries; those this server is not and never was in are left out.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn views(&self, room_ids: &[OwnedRoomId]) -> Outcome<HashMap<OwnedRoomId, Arc<RoomSnapshot>>> {
+        let mut found = HashMap::with_capacity(room_ids.len());
+        for chunk in room_ids.chunks(ROOMS_AT_ONCE) {
+            let load = |missing| load::load_rooms(self, missing);
+            found.extend(self.rooms.get_or_load_many(chunk, load).await?);
+            for room_id in chunk {
+                if !found.contains_key(room_id)
+                    && let Some(room) = self.view(room_id).await?
+                {
+                    found.insert(room_id.clone(), room);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// The snapshot if it is in memory.
     #[must_use]
     pub fn peek(&self, room_id: &RoomId) -> Option<Arc<RoomSnapshot>> {
@@ -165,6 +187,12 @@ impl RoomCache {
         let room = &published.snapshot;
         self.names.insert(room.nid, Arc::new(RoomName::of(room)));
         self.rooms.publish(room.room_id.clone(), room.clone());
+    }
+
+    pub(super) fn remember(&self, name: &RoomName) {
+        if !self.names.contains_key(&name.nid) {
+            self.names.insert(name.nid, Arc::new(name.clone()));
+        }
     }
 
     fn keep(&self, event: &Arc<StoredEvent>) {
@@ -354,6 +382,32 @@ impl RoomCache {
             return Ok(Arc::default());
         }
         let chain = self.store.state_group_chain(group.0).await?;
+        self.assembled(group, &chain)
+    }
+
+    /// Several state groups; unknown ones are an error.
+    ///
+    /// # Errors
+    /// As [`Self::state_map`].
+    pub(super) async fn state_maps(&self, groups: &[StateGroupId]) -> Outcome<HashMap<StateGroupId, Arc<StateMap>>> {
+        let mut found: HashMap<_, _> = groups
+            .iter()
+            .filter_map(|group| Some((*group, self.groups.get(group)?)))
+            .collect();
+        let missing = |group: &&StateGroupId| group.0 != 0 && !found.contains_key(*group);
+        let missing: Vec<i64> = groups.iter().filter(missing).map(|group| group.0).collect();
+        if !missing.is_empty() {
+            let chains = self.store.state_group_chains(&missing).await?;
+            for group in missing {
+                let chain = chains.get(&group).map_or(&[][..], Vec::as_slice);
+                let group = StateGroupId(group);
+                found.insert(group, self.assembled(group, chain)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn assembled(&self, group: StateGroupId, chain: &[entities::state_group::Model]) -> Outcome<Arc<StateMap>> {
         let broken = |e: &dyn std::fmt::Display| DomainError::internal(format!("state group {group}: {e}"));
         // The full copy comes last.
         let map = state_group::assemble(chain.iter().rev().map(|row| row.delta.as_slice())).map_err(|e| broken(&e))?;

@@ -1,5 +1,6 @@
 //! Events as this server holds them in memory.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use entities::event;
@@ -54,20 +55,32 @@ impl Pdu {
     /// The membership of a member event.
     #[must_use]
     pub fn membership(&self) -> Option<String> {
+        self.borrowed_membership().map(Cow::into_owned)
+    }
+
+    /// Whether it is a member event with this membership.
+    #[must_use]
+    pub fn has_membership(&self, membership: &str) -> bool {
+        self.borrowed_membership().as_deref() == Some(membership)
+    }
+
+    fn borrowed_membership(&self) -> Option<Cow<'_, str>> {
         #[derive(Deserialize)]
-        struct Content {
-            membership: Option<String>,
+        struct Content<'a> {
+            #[serde(borrow, default)]
+            membership: Cow<'a, str>,
         }
         if self.kind != TimelineEventType::RoomMember {
             return None;
         }
-        self.content_as::<Content>().ok()?.membership
+        let content = self.content_as::<Content<'_>>().ok()?;
+        (!content.membership.is_empty()).then_some(content.membership)
     }
 
     /// Whether it is the state event `(kind, state_key)`.
     #[must_use]
     pub fn is_state(&self, kind: &str, state_key: &str) -> bool {
-        self.state_key.as_deref() == Some(state_key) && self.kind.to_string() == kind
+        self.state_key.as_deref() == Some(state_key) && self.kind == TimelineEventType::from(kind)
     }
 }
 

@@ -3,13 +3,14 @@
 //! Everything follows from the room's head: state groups never change, events only by redaction, and the timeline is read
 //! up to the head's position. So the queries need no common transaction.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use entities::ids::{EventNid, StateGroupId, StreamPos};
-use entities::{room, room_head};
-use ruma::{OwnedEventId, RoomId};
+use entities::room_head;
+use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 
-use super::cache::{RoomCache, RoomName};
+use super::cache::{RoomCache, RoomName, StateMap};
 use super::event::StoredEvent;
 use super::members;
 use super::snapshot::{Extremity, RoomSnapshot, StateEntry, StateKey, TIMELINE_TAIL};
@@ -32,61 +33,133 @@ pub(super) async fn load_room(cache: &RoomCache, room_id: &RoomId) -> Outcome<Op
     let Some(head) = store.room_heads(&[row.nid]).await?.pop() else {
         return Ok(None);
     };
-    from_head(cache, &row, &head).await.map(Some)
+    let name = RoomName::from_row(&row)?;
+    cache.remember(&name);
+    let map = cache.state_map(StateGroupId(head.state_group)).await?;
+    let nids: Vec<i64> = map.0.entries().iter().map(|(_, event)| event.0).collect();
+    let state = cache.decode(store.events_by_nid(&nids).await?).await?;
+    let timeline = cache
+        .timeline_range(name.nid, Some(head.pos), None, tail(), true)
+        .await?;
+    let parts = Parts {
+        name,
+        head,
+        map,
+        timeline: timeline.into_iter().rev().collect(),
+    };
+    parts.build(&by_nid(state), cache).map(Some)
 }
 
-async fn from_head(cache: &RoomCache, row: &room::Model, head: &room_head::Model) -> Outcome<RoomSnapshot> {
-    let name = RoomName::from_row(row)?;
-    let group = StateGroupId(head.state_group);
-    let map = cache.state_map(group).await?;
-    let nids: Vec<i64> = map.0.entries().iter().map(|(_, event)| event.0).collect();
-    let events = cache.decode(cache.store().events_by_nid(&nids).await?).await?;
-    if events.len() != nids.len() {
-        return Err(DomainError::internal(format!(
-            "room {}: state events are missing",
-            row.nid
-        )));
+/// Reads several rooms with as many queries as one; those are left out that this server has no state of, or that change
+/// while they are read.
+pub(super) async fn load_rooms(
+    cache: &RoomCache,
+    room_ids: Vec<OwnedRoomId>,
+) -> Outcome<HashMap<OwnedRoomId, RoomSnapshot>> {
+    let store = cache.store();
+    let rows = store.rooms_by_id(&room_ids).await?;
+    let nids: Vec<i64> = rows.iter().map(|row| row.nid).collect();
+    let heads = store.room_heads(&nids).await?;
+    let groups: Vec<_> = heads.iter().map(|head| StateGroupId(head.state_group)).collect();
+    let maps = cache.state_maps(&groups).await?;
+    let nids: Vec<i64> = heads.iter().map(|head| head.room_nid).collect();
+    for row in &rows {
+        cache.remember(&RoomName::from_row(row)?);
     }
-    let tail = u32::try_from(TIMELINE_TAIL).unwrap_or(u32::MAX);
-    let mut timeline = cache
-        .timeline_range(name.nid, Some(head.pos), None, tail + 1, true)
-        .await?;
-    let complete = timeline.len() <= TIMELINE_TAIL;
-    timeline.truncate(TIMELINE_TAIL);
-    let mut room = RoomSnapshot {
-        nid: name.nid,
-        room_id: name.room_id,
-        version: name.version,
-        rules: name.rules,
-        pos: StreamPos(head.pos),
-        extremities: extremities(head)?,
-        state_group: group,
-        state_chain: map.1,
-        state: imbl::OrdMap::new(),
-        timeline: timeline.into_iter().rev().collect(),
-        timeline_complete: complete,
-        local_joined: Arc::from([]),
-        joined_servers: Arc::from([]),
-        joined_count: 0,
-        invited_count: 0,
-    };
-    let by_nid: std::collections::HashMap<EventNid, Arc<StoredEvent>> =
-        events.into_iter().map(|event| (event.nid, event)).collect();
-    for (key_nid, nid) in map.0.entries() {
-        let event = by_nid.get(nid).cloned();
-        let keyed = event.and_then(|event| Some((key_of(&event)?, event)));
-        let broken = || DomainError::internal(format!("room {}: event {nid} is no state event", row.nid));
-        let (key, event) = keyed.ok_or_else(broken)?;
-        room.state.insert(
-            key,
-            StateEntry {
+    let state: Vec<i64> = maps
+        .values()
+        .flat_map(|map| map.0.entries())
+        .map(|(_, event)| event.0)
+        .collect();
+    let state = by_nid(cache.decode(store.events_by_nid(&state).await?).await?);
+    let tails = store.timelines_tail(&nids, i64::MAX, tail()).await?;
+    let mut timelines: HashMap<i64, Vec<Arc<StoredEvent>>> = HashMap::new();
+    for event in cache.decode(tails).await? {
+        timelines.entry(event.room_nid.0).or_default().push(event);
+    }
+    let heads: HashMap<i64, room_head::Model> = heads.into_iter().map(|head| (head.room_nid, head)).collect();
+    let mut rooms = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let Some(head) = heads.get(&row.nid).cloned() else { continue };
+        let timeline = timelines.remove(&row.nid).unwrap_or_default();
+        let Some(map) = maps.get(&StateGroupId(head.state_group)).cloned() else {
+            continue;
+        };
+        // Events that are newer than the head: the tail would be too short.
+        if timeline.last().is_some_and(|event| event.pos > Some(StreamPos(head.pos))) {
+            continue;
+        }
+        let name = RoomName::from_row(&row)?;
+        let parts = Parts {
+            name,
+            head,
+            map,
+            timeline,
+        };
+        let room = parts.build(&state, cache)?;
+        rooms.insert(room.room_id.clone(), room);
+    }
+    Ok(rooms)
+}
+
+/// How many events are read for a snapshot's timeline: one more than it carries tells whether there are more.
+fn tail() -> u32 {
+    u32::try_from(TIMELINE_TAIL + 1).unwrap_or(u32::MAX)
+}
+
+fn by_nid(events: Vec<Arc<StoredEvent>>) -> HashMap<EventNid, Arc<StoredEvent>> {
+    events.into_iter().map(|event| (event.nid, event)).collect()
+}
+
+/// What a room is built from.
+struct Parts {
+    name: RoomName,
+    head: room_head::Model,
+    map: Arc<StateMap>,
+    /// Oldest first, with one more than a snapshot carries where there are so many.
+    timeline: Vec<Arc<StoredEvent>>,
+}
+
+impl Parts {
+    fn build(self, state: &HashMap<EventNid, Arc<StoredEvent>>, cache: &RoomCache) -> Outcome<RoomSnapshot> {
+        let Self {
+            name,
+            head,
+            map,
+            mut timeline,
+        } = self;
+        let complete = timeline.len() <= TIMELINE_TAIL;
+        timeline.drain(..timeline.len().saturating_sub(TIMELINE_TAIL));
+        let mut room = RoomSnapshot {
+            nid: name.nid,
+            room_id: name.room_id,
+            version: name.version,
+            rules: name.rules,
+            pos: StreamPos(head.pos),
+            extremities: extremities(&head)?,
+            state_group: StateGroupId(head.state_group),
+            state_chain: map.1,
+            state: imbl::OrdMap::new(),
+            timeline: timeline.into_iter().collect(),
+            timeline_complete: complete,
+            local_joined: Arc::from([]),
+            joined_servers: Arc::from([]),
+            joined_count: 0,
+            invited_count: 0,
+        };
+        for (key_nid, nid) in map.0.entries() {
+            let broken = || DomainError::internal(format!("room {}: event {nid} is no state event", room.nid));
+            let event = state.get(nid).cloned().ok_or_else(broken)?;
+            let key = key_of(&event).ok_or_else(broken)?;
+            let entry = StateEntry {
                 key_nid: *key_nid,
                 event,
-            },
-        );
+            };
+            room.state.insert(key, entry);
+        }
+        members::recount(&mut room, cache.server());
+        Ok(room)
     }
-    members::recount(&mut room, cache.server());
-    Ok(room)
 }
 
 fn extremities(head: &room_head::Model) -> Outcome<Arc<[Extremity]>> {

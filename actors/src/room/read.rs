@@ -41,14 +41,14 @@ pub struct Access {
 pub async fn access(env: &Env, user: &UserId, room_id: &RoomId) -> Outcome<Access> {
     let denied = || DomainError::forbidden(format!("User {user} not in room {room_id}"));
     let room = env.rooms.view(room_id).await?.ok_or_else(denied)?;
-    let standing = Standing::of(&room, user);
+    let standing = Standing::find(&env.rooms, &room, user).await?;
     let joined = standing.joined_since.is_some();
     let visible = env.visible();
     let world = HistoryVisibility::of(room.state_event("m.room.history_visibility", "").map(|e| &**e));
     let upto = if joined || world == HistoryVisibility::WorldReadable {
         visible
-    } else if standing.joined_until > StreamPos(0) && !has_forgotten(env, user, &room).await? {
-        departure(&room, user).min(visible)
+    } else if standing.was_ever_joined() && !has_forgotten(env, user, &room).await? {
+        standing.joined_until.min(visible)
     } else {
         return Err(denied());
     };
@@ -64,12 +64,6 @@ pub async fn access(env: &Env, user: &UserId, room_id: &RoomId) -> Outcome<Acces
 async fn has_forgotten(env: &Env, user: &UserId, room: &RoomSnapshot) -> Outcome<bool> {
     let row = env.store.membership(room.nid.0, user.as_str()).await?;
     Ok(row.is_some_and(|row| row.forgotten))
-}
-
-fn departure(room: &RoomSnapshot, user: &UserId) -> StreamPos {
-    room.state_event("m.room.member", user.as_str())
-        .and_then(|event| event.pos)
-        .unwrap_or_default()
 }
 
 /// One page of a room's history.

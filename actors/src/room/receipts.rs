@@ -140,6 +140,7 @@ impl Receipts {
     pub(super) fn write(self, room: &RoomSnapshot, next: &mut i64, rows: &mut Rows, facts: &mut Vec<Fact>) {
         for ((user, kind, _), mut row) in self.moved {
             row.pos = *next;
+            let receipt = Arc::new(row.clone());
             rows.receipts.push(row);
             let private = kind == PRIVATE;
             let users = if private {
@@ -151,6 +152,7 @@ impl Receipts {
                 room_nid: room.nid,
                 room_id: room.room_id.clone(),
                 user,
+                receipt,
                 private,
             };
             facts.push(Fact {

@@ -1,5 +1,8 @@
 //! A room's committed state, immutable: what the room actor swaps and every reader shares.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use entities::ids::{EventNid, RoomNid, StateGroupId, StateKeyNid, StreamPos};
@@ -14,6 +17,49 @@ pub const TIMELINE_TAIL: usize = 40;
 
 /// `(type, state key)`, ordered so that one type's entries are neighbours.
 pub type StateKey = (Arc<str>, Arc<str>);
+
+/// A state key, owned or borrowed: lets a map be searched without making an owned key.
+trait Key {
+    fn pair(&self) -> (&str, &str);
+}
+
+impl Key for StateKey {
+    fn pair(&self) -> (&str, &str) {
+        (&self.0, &self.1)
+    }
+}
+
+impl Key for (&str, &str) {
+    fn pair(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl PartialEq for dyn Key + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.pair() == other.pair()
+    }
+}
+
+impl Eq for dyn Key + '_ {}
+
+impl PartialOrd for dyn Key + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn Key + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.pair().cmp(&other.pair())
+    }
+}
+
+impl<'a> Borrow<dyn Key + 'a> for StateKey {
+    fn borrow(&self) -> &(dyn Key + 'a) {
+        self
+    }
+}
 
 /// One entry of the current state.
 #[derive(Clone, Debug)]
@@ -74,17 +120,16 @@ impl RoomSnapshot {
     /// The current state event `(kind, state_key)`.
     #[must_use]
     pub fn state_event(&self, kind: &str, state_key: &str) -> Option<&Arc<StoredEvent>> {
-        self.state
-            .get(&(Arc::from(kind), Arc::from(state_key)))
-            .map(|entry| &entry.event)
+        let key: &dyn Key = &(kind, state_key);
+        self.state.get(key).map(|entry| &entry.event)
     }
 
     /// Every current state event of one type.
-    pub fn state_of_kind<'a>(&'a self, kind: &str) -> impl Iterator<Item = &'a Arc<StoredEvent>> {
-        let kind: Arc<str> = Arc::from(kind);
+    pub fn state_of_kind<'a, 'k>(&'a self, kind: &'k str) -> impl Iterator<Item = &'a Arc<StoredEvent>> + use<'a, 'k> {
+        let first: &dyn Key = &(kind, "");
         self.state
-            .range((kind.clone(), Arc::from(""))..)
-            .take_while(move |((k, _), _)| *k == kind)
+            .range::<_, dyn Key + '_>((Bound::Included(first), Bound::Unbounded))
+            .take_while(move |((k, _), _)| **k == *kind)
             .map(|(_, entry)| &entry.event)
     }
 
@@ -99,7 +144,8 @@ impl RoomSnapshot {
     /// Whether the user is joined.
     #[must_use]
     pub fn is_joined(&self, user: &ruma::UserId) -> bool {
-        self.membership(user) == "join"
+        self.state_event("m.room.member", user.as_str())
+            .is_some_and(|event| event.pdu.has_membership("join"))
     }
 
     /// What the snapshot costs in memory, in bytes, roughly; the caches' weight.

@@ -45,6 +45,12 @@ impl Typing {
         }
     }
 
+    /// The position of the last change of who is typing in the room; 0 if nobody has typed since the server started.
+    #[must_use]
+    pub fn last_change(&self, room: RoomNid) -> StreamPos {
+        self.rooms.get(&room).map_or(StreamPos(0), |entry| entry.pos)
+    }
+
     /// Notes what a user does. Tells whether that changes who types, and whether somebody must watch the deadlines.
     fn note(&self, room: RoomNid, user: &UserId, until: Option<Millis>) -> (bool, bool) {
         let mut entry = self.rooms.entry(room).or_default();

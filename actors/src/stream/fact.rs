@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use entities::ids::{RoomNid, StreamPos};
+use entities::receipt;
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedServerName, OwnedUserId};
 
 use crate::room::event::StoredEvent;
@@ -38,6 +39,8 @@ pub enum FactKind {
         room_id: OwnedRoomId,
         /// Whose.
         user: OwnedUserId,
+        /// Where it points; its own position is the fact's.
+        receipt: Arc<receipt::Model>,
         /// Private receipts concern their user alone.
         private: bool,
     },

@@ -1,13 +1,14 @@
 //! Which users a committed fact concerns: wakes their long-polls and remembers, for each user with a live session,
 //! what changed lately, so that `/sync` need not ask the database what to look at.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dashmap::DashMap;
 use entities::ids::{RoomNid, StreamPos};
-use ruma::{OwnedUserId, UserId};
+use entities::receipt;
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use tokio::sync::watch;
 
 use super::fact::{Fact, FactKind};
@@ -19,20 +20,27 @@ const RING: usize = 512;
 const IDLE_MS: Millis = 10 * 60 * 1_000;
 
 /// What happened in one room for one user.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoomChange {
     /// A visible event.
     pub event: bool,
     /// The newest event's position, 0 without one.
     pub event_pos: i64,
-    /// A receipt.
-    pub receipt: bool,
+    /// The receipts that moved, newest first, each once. Their `pos` means nothing.
+    pub receipts: Vec<Arc<receipt::Model>>,
     /// Who is typing.
     pub typing: bool,
     /// Room account data.
     pub account_data: bool,
-    /// The user forgot the room.
-    pub forgotten: bool,
+}
+
+impl RoomChange {
+    fn note_receipt(&mut self, moved: &Arc<receipt::Model>) {
+        let key = |row: &receipt::Model| (row.user_id.clone(), row.receipt_type.clone(), row.thread_id.clone());
+        if !self.receipts.iter().any(|newer| key(newer) == key(moved)) {
+            self.receipts.push(moved.clone());
+        }
+    }
 }
 
 /// What changed for a user in a range of positions.
@@ -44,14 +52,14 @@ pub struct Changes {
     pub room_account_data: bool,
     /// Global account data.
     pub account_data: bool,
-    /// The user's inbox.
-    pub to_device: bool,
-    /// Someone's device list.
-    pub device_lists: bool,
-    /// Someone's presence.
-    pub presence: bool,
-    /// One-time key counts of one of the user's devices.
-    pub key_counts: bool,
+    /// Inboxes of the user's devices; `None` stands for several.
+    pub to_device: HashSet<Option<OwnedDeviceId>>,
+    /// Whose device lists.
+    pub device_lists: HashSet<OwnedUserId>,
+    /// Whose presence.
+    pub presence: HashSet<OwnedUserId>,
+    /// One-time key counts of the user's devices.
+    pub key_counts: HashSet<OwnedDeviceId>,
 }
 
 impl Changes {
@@ -61,6 +69,15 @@ impl Changes {
         *self == Self::default()
     }
 
+    /// Whether the device's inbox got messages.
+    #[must_use]
+    pub fn has_messages_for(&self, device: &DeviceId) -> bool {
+        self.to_device
+            .iter()
+            .any(|named| named.as_ref().is_none_or(|named| named == device))
+    }
+
+    /// Newer changes are noted before older ones.
     fn note(&mut self, change: &Change) {
         match change {
             Change::Event(room, pos) => {
@@ -68,47 +85,49 @@ impl Changes {
                 room.event = true;
                 room.event_pos = room.event_pos.max(pos.0);
             }
-            Change::Receipt(room) => self.rooms.entry(*room).or_default().receipt = true,
+            Change::Receipt(row) => {
+                let room = self.rooms.entry(RoomNid(row.room_nid)).or_default();
+                room.note_receipt(row);
+            }
             Change::Typing(room) => self.rooms.entry(*room).or_default().typing = true,
-            Change::Forgotten(room) => self.rooms.entry(*room).or_default().forgotten = true,
             Change::RoomAccountData => self.room_account_data = true,
             Change::AccountData => self.account_data = true,
-            Change::ToDevice => self.to_device = true,
-            Change::DeviceLists => self.device_lists = true,
-            Change::Presence => self.presence = true,
-            Change::KeyCounts => self.key_counts = true,
+            Change::ToDevice(device) => drop(self.to_device.insert(device.clone())),
+            Change::DeviceList(user) => drop(self.device_lists.insert(user.clone())),
+            Change::Presence(user) => drop(self.presence.insert(user.clone())),
+            Change::KeyCounts(device) => drop(self.key_counts.insert(device.clone())),
         }
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Change {
     Event(RoomNid, StreamPos),
-    Receipt(RoomNid),
+    Receipt(Arc<receipt::Model>),
     Typing(RoomNid),
-    Forgotten(RoomNid),
     RoomAccountData,
     AccountData,
-    ToDevice,
-    DeviceLists,
-    Presence,
-    KeyCounts,
+    ToDevice(Option<OwnedDeviceId>),
+    DeviceList(OwnedUserId),
+    Presence(OwnedUserId),
+    KeyCounts(OwnedDeviceId),
 }
 
 impl Change {
-    fn of(fact: &Fact) -> Self {
-        match &fact.kind {
+    /// `None` for facts that change nothing for `/sync`.
+    fn of(fact: &Fact) -> Option<Self> {
+        Some(match &fact.kind {
             FactKind::Event { event, .. } => Self::Event(event.room_nid, fact.pos),
-            FactKind::Receipt { room_nid, .. } => Self::Receipt(*room_nid),
+            FactKind::Receipt { receipt, .. } => Self::Receipt(receipt.clone()),
             FactKind::Typing { room_nid, .. } => Self::Typing(*room_nid),
-            FactKind::Forgotten { room_nid } => Self::Forgotten(*room_nid),
             FactKind::AccountData { room_id: Some(_), .. } => Self::RoomAccountData,
             FactKind::AccountData { room_id: None, .. } => Self::AccountData,
-            FactKind::ToDevice { .. } => Self::ToDevice,
-            FactKind::DeviceList { .. } => Self::DeviceLists,
-            FactKind::KeyCounts { .. } => Self::KeyCounts,
-            FactKind::Presence { .. } => Self::Presence,
-        }
+            FactKind::ToDevice { device, .. } => Self::ToDevice(device.clone()),
+            FactKind::DeviceList { user } => Self::DeviceList(user.clone()),
+            FactKind::KeyCounts { device } => Self::KeyCounts(device.clone()),
+            FactKind::Presence { user } => Self::Presence(user.clone()),
+            FactKind::Forgotten { .. } => return None,
+        })
     }
 }
 
@@ -232,10 +251,10 @@ impl Feeds {
         {
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
             for fact in facts {
-                let change = Change::of(fact);
+                let Some(change) = Change::of(fact) else { continue };
                 for user in fact.users.iter() {
                     if let Some(feed) = self.users.get(user) {
-                        feed.push(fact.pos, change);
+                        feed.push(fact.pos, change.clone());
                         woken.entry(user).or_insert_with(|| (feed.clone(), fact.pos)).1 = fact.pos;
                     }
                 }

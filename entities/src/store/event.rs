@@ -200,6 +200,15 @@ impl Store {
         self.reader().events(&sql, params![user_id, since, upto]).await
     }
 
+    /// All changes of one user's membership in one room, oldest first.
+    pub async fn member_events(&self, room_nid: i64, user_id: &str) -> Result<Vec<event::Model>, StoreError> {
+        let sql = format!(
+            "SELECT * FROM event WHERE type = 'm.room.member' AND state_key = $1 AND room_nid = $2 AND {VISIBLE} \
+             ORDER BY pos"
+        );
+        self.reader().all(&sql, params![user_id, room_nid]).await
+    }
+
     /// The rooms with an event at `since < pos ≤ upto`, each with its newest position there.
     pub async fn rooms_changed_since(
         &self,

@@ -1,5 +1,9 @@
 //! Reads of interned state keys and state groups.
 
+use std::collections::HashMap;
+
+use sea_orm::FromQueryResult;
+
 use super::{
     Run, Store,
     backend::{Cells, Kind},
@@ -37,22 +41,37 @@ impl Store {
     /// A state group and its ancestors up to and including the full copy, which comes last. Empty if there is no such group;
     /// [`StoreError::Inconsistent`] if the chain breaks off.
     pub async fn state_group_chain(&self, id: i64) -> Result<Vec<state_group::Model>, StoreError> {
-        let sql = "WITH RECURSIVE chain (id, room_nid, parent, hops, hash, delta, step) AS ( \
-                     SELECT id, room_nid, parent, hops, hash, delta, 0 FROM state_group WHERE id = $1 \
-                     UNION ALL \
-                     SELECT g.id, g.room_nid, g.parent, g.hops, g.hash, g.delta, c.step + 1 \
-                     FROM chain c JOIN state_group g ON g.id = c.parent \
-                   ) SELECT * FROM chain ORDER BY step";
-        let chain: Vec<state_group::Model> = self.reader().all(sql, params![id]).await?;
-        match chain.last() {
-            Some(state_group::Model {
-                id, parent: Some(_), ..
-            }) => Err(StoreError::Inconsistent {
+        Ok(self.state_group_chains(&[id]).await?.remove(&id).unwrap_or_default())
+    }
+
+    /// The chains of several groups, each as [`Store::state_group_chain`] answers it; unknown groups are left out.
+    pub async fn state_group_chains(&self, ids: &[i64]) -> Result<HashMap<i64, Vec<state_group::Model>>, StoreError> {
+        let db = self.backend();
+        let sql = format!(
+            "WITH RECURSIVE chain (root, id, room_nid, parent, hops, hash, delta, step) AS ( \
+               SELECT id, id, room_nid, parent, hops, hash, delta, 0 FROM state_group WHERE id {} \
+               UNION ALL \
+               SELECT c.root, g.id, g.room_nid, g.parent, g.hops, g.hash, g.delta, c.step + 1 \
+               FROM chain c JOIN state_group g ON g.id = c.parent \
+             ) SELECT * FROM chain ORDER BY root, step",
+            db.any(1)
+        );
+        let mut chains: HashMap<i64, Vec<state_group::Model>> = HashMap::new();
+        for row in self.reader().rows(&sql, params![db.ints(ids)]).await? {
+            let chain = chains.entry(row.try_get("", "root")?).or_default();
+            chain.push(state_group::Model::from_query_result(&row, "")?);
+        }
+        let broken = chains
+            .values()
+            .filter_map(|chain| chain.last())
+            .find(|last| last.parent.is_some());
+        match broken {
+            Some(last) => Err(StoreError::Inconsistent {
                 table: "state_group",
                 column: "parent",
-                key: id.to_string(),
+                key: last.id.to_string(),
             }),
-            _ => Ok(chain),
+            None => Ok(chains),
         }
     }
 

@@ -70,10 +70,17 @@ impl Store {
             .await
     }
 
-    /// The presence of anybody that changed.
-    pub async fn presence_since(&self, since: i64, upto: i64) -> Result<Vec<presence::Model>, StoreError> {
-        let sql = "SELECT * FROM presence WHERE pos > $1 AND pos <= $2 ORDER BY pos";
-        self.reader().all(sql, params![since, upto]).await
+    /// The presence that changed of the user and of everybody joined to a room that the user is joined to.
+    pub async fn presence_in_sight(
+        &self,
+        user_id: &str,
+        since: i64,
+        upto: i64,
+    ) -> Result<Vec<presence::Model>, StoreError> {
+        let sql = "SELECT p.* FROM presence p WHERE p.pos > $2 AND p.pos <= $3 AND (p.user_id = $1 OR p.user_id IN ( \
+                   SELECT o.user_id FROM membership m JOIN membership o ON o.room_nid = m.room_nid \
+                   WHERE m.user_id = $1 AND m.membership = 'join' AND o.membership = 'join')) ORDER BY p.pos";
+        self.reader().all(sql, params![user_id, since, upto]).await
     }
 
     /// The presence of the given users; those without any are left out.

@@ -2,62 +2,56 @@
 
 use entities::ids::StreamPos;
 
-use super::filter::{section_allows_room, timeline_limit};
+use super::filter::room_allowed;
 use super::look::{Candidate, Look};
+use super::render::Renderer;
 use super::response::{Events, Left, Timeline};
-use super::state::{Known, delta};
-use super::{Context, timeline};
+use super::state::{Delta, Known, delta};
+use super::{Context, joined, timeline};
 use crate::error::Outcome;
-use crate::room::render::{Extras, RoomIdField, client_event};
+use crate::room::visibility::Standing;
 
-/// The block, or `None` where the user was never in the room (a rejected invite shows its own leave event).
+/// The block, or `None` where the filter leaves the room out. Whoever never was in the room (a rejected invite, a ban)
+/// learns of its own membership, and otherwise what is for everybody's eyes.
 ///
 /// # Errors
 /// `Unavailable` when the database does not answer.
-pub async fn block(cx: &Context<'_>, room: &Candidate, _look: &Look, upto: StreamPos) -> Outcome<Option<Left>> {
+pub async fn block(cx: &Context<'_>, room: &Candidate, look: &Look) -> Outcome<Option<Left>> {
     let snapshot = &room.snapshot;
-    let since = cx.args.since.unwrap_or_default();
-    let until = room.member_pos.min(upto);
-    let (membership, _) = super::membership_upto(cx, snapshot, &cx.args.user, since).await?;
-    let was_joined = cx.args.since.is_some() && membership == "join";
-    let filter = &cx.args.filter.room.timeline;
-    let lower = if was_joined { since } else { StreamPos(i64::MIN) };
-    let mut slice = if section_allows_room(filter, &snapshot.room_id) {
-        timeline::slice(cx, snapshot, lower, until, filter, timeline_limit(filter)).await?
-    } else {
-        timeline::Slice::default()
-    };
-    slice.events = cx.visible(snapshot, slice.events).await?;
-    let known = if was_joined && !cx.args.full_state {
-        Known::Upto(since)
-    } else {
-        Known::Nothing
-    };
-    // Who was never a member sees no state.
-    let sees_state = was_joined || slice.events.iter().any(|event| event.pos != Some(room.member_pos));
-    let state = if sees_state {
-        delta(cx, snapshot, &slice, known, until, cx.args.use_state_after).await?
+    if !room_allowed(&cx.args.filter, &snapshot.room_id) {
+        return Ok(None);
+    }
+    let since = cx.args.since.filter(|_| room.stay.before);
+    let mut slice = timeline::slice(cx, snapshot, since.unwrap_or(StreamPos(i64::MIN)), room.own.pos).await?;
+    slice.hide(cx, snapshot).await?;
+    // Who was joined knew the state until then, also if a ban came after the departure.
+    let standing = Standing::find(&cx.env.rooms, snapshot, &cx.args.user).await?;
+    let known_until = standing.joined_until.min(room.own.pos);
+    let state = if standing.was_ever_joined() {
+        let question = Delta {
+            room: snapshot,
+            slice: &slice,
+            known: match since {
+                Some(since) if !cx.args.full_state => Known::Upto(since),
+                _ => Known::Nothing,
+            },
+            upto: known_until,
+            heroes: &[],
+        };
+        delta(cx, &question).await?
     } else {
         Vec::new()
     };
-    let viewer = cx.viewer();
-    let render = |event: &_| client_event(event, &viewer, RoomIdField::Omitted, Extras::default());
-    let state = Events {
-        events: state.iter().map(|event| render(event)).collect(),
-    };
-    let (state, state_after) = if cx.args.use_state_after {
-        (None, Some(state))
-    } else {
-        (Some(state), None)
-    };
+    let renderer = Renderer::of(cx);
+    let (state, state_after) = Events::before_or_after(renderer.state(&state), cx.args.use_state_after);
     Ok(Some(Left {
         timeline: Timeline {
-            events: slice.events.iter().map(|event| render(event)).collect(),
+            events: renderer.timeline(cx, snapshot, &slice.events).await?,
             limited: slice.limited,
-            prev_batch: Some(slice.prev_batch(since)),
+            prev_batch: Some(slice.prev_batch()),
         },
         state,
         state_after,
-        account_data: Events::default(),
+        account_data: joined::account_data(cx, room, look),
     }))
 }

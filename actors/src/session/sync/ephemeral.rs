@@ -1,6 +1,7 @@
 //! Receipts and typing, as `/sync` shows them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use entities::receipt;
 use ruma::{OwnedUserId, UserId};
@@ -10,7 +11,7 @@ use serde_json::{Value, json, value::to_raw_value};
 /// One `m.receipt` event over all receipts that `user` may see; `None` where there is none.
 #[must_use]
 pub fn receipts_event(
-    receipts: &[receipt::Model],
+    receipts: &[Arc<receipt::Model>],
     user: &UserId,
     ignored: &HashSet<OwnedUserId>,
 ) -> Option<Box<RawValue>> {
@@ -49,8 +50,8 @@ mod tests {
     use super::*;
     use ruma::user_id;
 
-    fn receipt(user: &str, kind: &str, thread: &str) -> receipt::Model {
-        receipt::Model {
+    fn receipt(user: &str, kind: &str, thread: &str) -> Arc<receipt::Model> {
+        Arc::new(receipt::Model {
             room_nid: 1,
             user_id: user.to_owned(),
             receipt_type: kind.to_owned(),
@@ -59,7 +60,7 @@ mod tests {
             event_pos: 3,
             ts: 7,
             pos: 4,
-        }
+        })
     }
 
     #[test]

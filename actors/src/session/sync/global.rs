@@ -3,16 +3,15 @@
 use std::collections::HashSet;
 
 use entities::ids::StreamPos;
-use entities::{account_data, event, presence};
-use ruma::{OwnedUserId, UserId};
-use serde::{Deserialize, Serialize};
+use entities::{account_data, presence};
+use ruma::OwnedUserId;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::Context;
 use super::filter::plain_allowed;
-use super::joined::was_joined;
 use super::look::Look;
+use super::sight::{self, Moved};
 use super::response::{DeviceLists, SyncResponse};
 use crate::error::Outcome;
 use crate::session::data::ruleset_content;
@@ -30,22 +29,17 @@ pub async fn fill(
     cx: &Context<'_>,
     changes: Option<&Changes>,
     look: &Look,
-    upto: StreamPos,
     response: &mut SyncResponse,
 ) -> Outcome<()> {
-    let flagged = |flag: fn(&Changes) -> bool| changes.is_none_or(flag);
-    response.key_counts_changed = changes.is_some_and(|changes| changes.key_counts);
     account_data(cx, look, response);
-    inbox(cx, flagged(|c| c.to_device), upto, response).await?;
-    let moved = match cx.args.since {
-        Some(since) => moved(cx, look, since, upto).await?,
-        None => Moved::default(),
-    };
-    if cx.env.settings.presence_enabled {
-        presence(cx, flagged(|c| c.presence), &moved.arrived, upto, response).await?;
+    inbox(cx, changes, response).await?;
+    let mut moved = Moved::default();
+    if cx.args.since.is_some() {
+        moved = sight::moved(cx, look).await?;
+        response.device_lists = device_lists(cx, changes, &moved).await?;
     }
-    if let Some(since) = cx.args.since {
-        response.device_lists = device_lists(cx, flagged(|c| c.device_lists), moved, since, upto).await?;
+    if cx.env.settings.presence_enabled {
+        presence(cx, changes, &moved, response).await?;
     }
     Ok(())
 }
@@ -53,17 +47,8 @@ pub async fn fill(
 /// `{"type": …, "content": …}`
 #[must_use]
 pub fn data_event(row: &account_data::Model) -> Option<Box<RawValue>> {
-    #[derive(Serialize)]
-    struct Event<'a> {
-        r#type: &'a str,
-        content: &'a RawValue,
-    }
-    let content = serde_json::from_str(&row.content).ok()?;
-    to_raw_value(&Event {
-        r#type: &row.r#type,
-        content,
-    })
-    .ok()
+    let content: &RawValue = serde_json::from_str(&row.content).ok()?;
+    to_raw_value(&json!({ "type": row.r#type, "content": content })).ok()
 }
 
 fn account_data(cx: &Context<'_>, look: &Look, response: &mut SyncResponse) {
@@ -82,11 +67,10 @@ fn account_data(cx: &Context<'_>, look: &Look, response: &mut SyncResponse) {
 }
 
 /// Messages stay in the inbox until the device comes back with a token at or behind them.
-async fn inbox(cx: &Context<'_>, flagged: bool, upto: StreamPos, response: &mut SyncResponse) -> Outcome<()> {
-    let after = cx.args.inbox_since;
-    // A token whose inbox part lags behind says that there was more than one page.
-    let lagging = cx.args.since.is_some_and(|since| after < since);
-    if !flagged && !lagging {
+async fn inbox(cx: &Context<'_>, changes: Option<&Changes>, response: &mut SyncResponse) -> Outcome<()> {
+    let (after, upto) = (cx.args.inbox_since, cx.upto);
+    let flagged = changes.is_none_or(|changes| changes.has_messages_for(&cx.args.device));
+    if !flagged && !cx.inbox_lags() {
         return Ok(());
     }
     let (user, device) = (cx.args.user.as_str(), cx.args.device.as_str());
@@ -115,34 +99,37 @@ async fn inbox(cx: &Context<'_>, flagged: bool, upto: StreamPos, response: &mut 
     Ok(())
 }
 
-/// Changes, and how those are who came into sight.
+/// The presence that changed, and that of those who came into sight.
 async fn presence(
     cx: &Context<'_>,
-    flagged: bool,
-    arrived: &HashSet<String>,
-    upto: StreamPos,
+    changes: Option<&Changes>,
+    moved: &Moved,
     response: &mut SyncResponse,
 ) -> Outcome<()> {
-    let since = cx.args.since.unwrap_or_default();
-    let mut rows = Vec::new();
+    let mut rows = match changes {
+        Some(changes) if changes.presence.is_empty() => Vec::new(),
+        Some(changes) => {
+            let users: Vec<&str> = changes.presence.iter().map(|user| user.as_str()).collect();
+            cx.env.store.presence_of(&users).await?
+        }
+        None => {
+            let (user, since) = (cx.args.user.as_str(), cx.args.since.unwrap_or_default());
+            cx.env.store.presence_in_sight(user, since.0, cx.upto.0).await?
+        }
+    };
+    let new = |user: &&String| !rows.iter().any(|row| row.user_id == **user);
+    let arrived: Vec<&String> = moved.arrived.iter().filter(new).collect();
     if !arrived.is_empty() {
-        let arrived: Vec<&String> = arrived.iter().collect();
-        rows = cx.env.store.presence_of(&arrived).await?;
-        rows.retain(|row| row.pos <= since.0 && row.state != "offline");
+        let there = cx.env.store.presence_of(&arrived).await?;
+        rows.extend(there.into_iter().filter(|row| row.state != "offline"));
     }
-    if flagged {
-        rows.extend(cx.env.store.presence_since(since.0, upto.0).await?);
-    }
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut known: HashSet<String> = sharing(cx).await?.into_iter().collect();
-    known.insert(cx.args.user.to_string());
     let filter = &cx.args.filter.presence;
     for row in rows {
         let sender = OwnedUserId::try_from(row.user_id.as_str());
         let ignored = sender.is_ok_and(|sender| cx.view.ignored.contains(&sender));
-        if known.contains(&row.user_id) && !ignored && plain_allowed(filter, "m.presence", Some(&row.user_id)) {
+        // Nobody needs to be told at first who is not there.
+        let idle = cx.args.since.is_none() && row.state == "offline";
+        if !ignored && !idle && plain_allowed(filter, "m.presence", Some(&row.user_id)) {
             response.presence.events.extend(presence_event(&row, cx.now));
         }
     }
@@ -163,118 +150,42 @@ pub fn presence_event(row: &presence::Model, now: i64) -> Option<Box<RawValue>> 
     to_raw_value(&json!({ "type": "m.presence", "sender": row.user_id, "content": content })).ok()
 }
 
-async fn sharing(cx: &Context<'_>) -> Outcome<Vec<String>> {
-    Ok(cx.env.store.users_sharing_rooms(cx.args.user.as_str()).await?)
-}
-
 /// Who changed keys, and who came into or out of sight (client-server API, "Tracking the device list for a user").
-async fn device_lists(
-    cx: &Context<'_>,
-    flagged: bool,
-    moved: Moved,
-    since: StreamPos,
-    upto: StreamPos,
-) -> Outcome<DeviceLists> {
-    if !flagged && moved.arrived.is_empty() && moved.gone.is_empty() {
+async fn device_lists(cx: &Context<'_>, changes: Option<&Changes>, moved: &Moved) -> Outcome<DeviceLists> {
+    let told = changes.map(|changes| &changes.device_lists);
+    if told.is_some_and(HashSet::is_empty) && moved.is_empty() {
         return Ok(DeviceLists::default());
     }
-    let sharing: HashSet<String> = sharing(cx).await?.into_iter().collect();
     let mut changed: HashSet<String> = HashSet::new();
-    if flagged {
-        let mut users: Vec<&str> = sharing.iter().map(String::as_str).collect();
-        if !sharing.contains(cx.args.user.as_str()) {
-            users.push(cx.args.user.as_str());
-        }
-        let rows = cx.env.store.device_list_changes(&users, since.0, upto.0).await?;
-        changed.extend(rows.into_iter().map(|row| row.user_id));
+    let mut left: HashSet<String> = HashSet::new();
+    if let Some(users) = told {
+        changed.extend(users.iter().map(ToString::to_string));
     }
-    changed.extend(moved.arrived.into_iter().filter(|user| sharing.contains(user)));
-    let left = moved
-        .gone
-        .into_iter()
-        .filter(|user| !sharing.contains(user) && user != cx.args.user.as_str());
+    if told.is_none() || !moved.is_empty() {
+        let own = cx.args.user.as_str();
+        let sharing: HashSet<String> = cx.env.store.users_sharing_rooms(own).await?.into_iter().collect();
+        if told.is_none() {
+            let mut users: Vec<&str> = sharing.iter().map(String::as_str).collect();
+            users.push(own);
+            let since = cx.args.since.unwrap_or_default();
+            let rows = cx.env.store.device_list_changes(&users, since.0, cx.upto.0).await?;
+            changed.extend(rows.into_iter().map(|row| row.user_id));
+        }
+        let others = |user: &&String| user.as_str() != own;
+        changed.extend(moved.arrived.iter().filter(|user| sharing.contains(*user)).cloned());
+        left.extend(moved.gone.iter().filter(others).cloned());
+        left.retain(|user| !sharing.contains(user));
+        changed.retain(|user| !left.contains(user));
+    }
+    Ok(DeviceLists {
+        changed: sorted(changed),
+        left: sorted(left),
+    })
+}
+
+fn sorted(users: HashSet<String>) -> Vec<OwnedUserId> {
     let parse = |user: String| OwnedUserId::try_from(user).ok();
-    let mut lists = DeviceLists {
-        changed: changed.into_iter().filter_map(parse).collect(),
-        left: left.filter_map(parse).collect(),
-    };
-    lists.changed.sort_unstable();
-    lists.left.sort_unstable();
-    Ok(lists)
-}
-
-#[derive(Default)]
-struct Moved {
-    arrived: HashSet<String>,
-    gone: HashSet<String>,
-}
-
-/// Who joined or left rooms of the user in the range; where the user itself did, everybody there.
-async fn moved(cx: &Context<'_>, look: &Look, since: StreamPos, upto: StreamPos) -> Outcome<Moved> {
-    let mut moved = Moved::default();
-    for room in &look.joined {
-        if room.member_pos > since && !was_joined(cx, room, since).await? {
-            moved.arrived.extend(joined_users(&room.snapshot));
-        } else if room.change.event && changed_members(&room.snapshot, since) {
-            for event in cx.env.store.state_changes(room.snapshot.nid.0, since.0, upto.0).await? {
-                if event.r#type != "m.room.member" || stayed(&event) {
-                    continue;
-                }
-                let Some(user) = event.state_key else { continue };
-                let joined = <&UserId>::try_from(user.as_str()).is_ok_and(|user| room.snapshot.is_joined(user));
-                if joined {
-                    moved.arrived.insert(user)
-                } else {
-                    moved.gone.insert(user)
-                };
-            }
-        }
-    }
-    for room in &look.departed {
-        moved.gone.extend(joined_users(&room.snapshot));
-    }
-    Ok(moved)
-}
-
-/// Whether a member event leaves its user in the room: a changed profile moves nobody.
-fn stayed(event: &event::Model) -> bool {
-    #[derive(Deserialize)]
-    struct Pdu {
-        content: Content,
-    }
-    #[derive(Deserialize)]
-    struct Unsigned {
-        prev_content: Option<Content>,
-    }
-    #[derive(Deserialize)]
-    struct Content {
-        membership: Option<String>,
-    }
-    let joined = |content: Content| content.membership.as_deref() == Some("join");
-    let before = event
-        .unsigned
-        .as_deref()
-        .and_then(|text| serde_json::from_str::<Unsigned>(text).ok());
-    before.and_then(|unsigned| unsigned.prev_content).is_some_and(joined)
-        && serde_json::from_str::<Pdu>(&event.json).is_ok_and(|pdu| joined(pdu.content))
-}
-
-fn joined_users(room: &crate::room::snapshot::RoomSnapshot) -> Vec<String> {
-    let members = room.state_of_kind("m.room.member");
-    let joined = members.filter(|event| event.pdu.membership().as_deref() == Some("join"));
-    joined
-        .filter_map(|event| event.pdu.state_key.as_deref().map(str::to_owned))
-        .collect()
-}
-
-/// Whether a member event may lie after `since`: told by the tail of the timeline, else assumed.
-fn changed_members(room: &crate::room::snapshot::RoomSnapshot, since: StreamPos) -> bool {
-    let covered = room.timeline_complete || room.timeline.front().is_some_and(|e| e.pos.is_some_and(|p| p <= since));
-    !covered
-        || room
-            .timeline
-            .iter()
-            .rev()
-            .take_while(|event| event.pos.is_some_and(|pos| pos > since))
-            .any(|event| event.pdu.kind == ruma::events::TimelineEventType::RoomMember)
+    let mut users: Vec<_> = users.into_iter().filter_map(parse).collect();
+    users.sort_unstable();
+    users
 }

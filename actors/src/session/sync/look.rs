@@ -1,13 +1,14 @@
 //! Where to look: which rooms may have something for the device.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use entities::ids::{RoomNid, StreamPos};
 use entities::{account_data, membership, receipt, room};
+use ruma::OwnedRoomId;
 
-use super::filter::room_allowed;
-use super::{Context, RoomData, membership_upto};
+use super::own::{Own, Stay, stay};
+use super::{Context, RoomData};
 use crate::error::Outcome;
 use crate::room::snapshot::RoomSnapshot;
 use crate::stream::feed::{Changes, RoomChange};
@@ -18,8 +19,17 @@ pub struct Candidate {
     pub snapshot: Arc<RoomSnapshot>,
     /// What happened there, as far as is known.
     pub change: RoomChange,
-    /// The position of the user's member event as of `upto`.
-    pub member_pos: StreamPos,
+    /// The user's membership as of `upto`.
+    pub own: Own,
+    /// How the user was joined since the last sync; a first sync knows of no time before.
+    pub stay: Stay,
+}
+
+impl Candidate {
+    /// Joined since the last sync, or again: the client knows nothing of the room.
+    pub fn is_new(&self) -> bool {
+        self.stay.away
+    }
 }
 
 /// An invite or a knock.
@@ -43,48 +53,35 @@ pub struct Look {
     pub departed: Vec<Candidate>,
     /// Invites and knocks.
     pub pending: Vec<Pending>,
-    /// Receipts to show, by room.
-    pub receipts: HashMap<RoomNid, Vec<receipt::Model>>,
+    /// All receipts of the rooms that are shown from scratch.
+    pub receipts: HashMap<RoomNid, Vec<Arc<receipt::Model>>>,
     /// Account data to show, by room.
     pub room_data: RoomData,
     /// Global account data to show.
     pub account_data: Vec<account_data::Model>,
 }
 
-impl Look {
-    /// The receipts of a joined room, if all of them were read.
-    pub fn all_receipts(&self, cx: &Context<'_>, room: &Candidate) -> Option<&[receipt::Model]> {
-        let of_room = self.receipts.get(&room.snapshot.nid).map(Vec::as_slice);
-        is_fresh(cx, room).then(|| of_room.unwrap_or_default())
-    }
-}
-
-/// Whether the room is shown from scratch, as far as its member event tells.
-fn is_fresh(cx: &Context<'_>, room: &Candidate) -> bool {
-    cx.args.since.is_none_or(|since| room.member_pos > since)
-}
-
 /// Finds the rooms. With `changes` nothing but those named there is looked at.
 ///
 /// # Errors
 /// `Unavailable` when the database does not answer.
-pub async fn around(cx: &Context<'_>, changes: Option<&Changes>, upto: StreamPos) -> Outcome<Look> {
+pub async fn around(cx: &Context<'_>, changes: Option<&Changes>) -> Outcome<Look> {
     let mut look = Look::default();
     match (changes, cx.args.since) {
-        (Some(changes), Some(since)) => named(cx, changes, since, upto, &mut look).await?,
-        (_, since) => everywhere(cx, since, upto, &mut look).await?,
+        (Some(changes), Some(since)) => named(cx, changes, since, &mut look).await?,
+        _ => everywhere(cx, &mut look).await?,
     }
-    receipts(cx, upto, &mut look).await?;
+    receipts(cx, &mut look).await?;
     Ok(look)
 }
 
 /// The rooms that the feed names.
-async fn named(cx: &Context<'_>, changes: &Changes, since: StreamPos, upto: StreamPos, look: &mut Look) -> Outcome<()> {
+async fn named(cx: &Context<'_>, changes: &Changes, since: StreamPos, look: &mut Look) -> Outcome<()> {
     let mut rooms: HashMap<RoomNid, RoomChange> = changes.rooms.clone();
     if changes.account_data || changes.room_account_data {
-        account_data(cx, Some(since), upto, look).await?;
+        account_data(cx, look).await?;
         for room_id in look.room_data.keys() {
-            let Ok(room_id) = ruma::OwnedRoomId::try_from(room_id.as_str()) else {
+            let Ok(room_id) = OwnedRoomId::try_from(room_id.as_str()) else {
                 continue;
             };
             if let Some(room) = cx.env.rooms.view(&room_id).await? {
@@ -93,192 +90,182 @@ async fn named(cx: &Context<'_>, changes: &Changes, since: StreamPos, upto: Stre
         }
     }
     for (nid, change) in rooms {
-        let Some(snapshot) = cx.room(nid).await? else {
-            pending_elsewhere(cx, nid, since, upto, look).await?;
-            continue;
-        };
-        let (membership, member_pos) = membership_upto(cx, &snapshot, &cx.args.user, upto).await?;
-        let nid = snapshot.nid;
-        let recent = member_pos > since;
-        match membership.as_str() {
-            "join" => push_joined(
-                cx,
-                look,
-                Candidate {
-                    snapshot,
-                    change,
-                    member_pos,
-                },
-            ),
-            "invite" | "knock" if recent => {
-                let sender = snapshot.state_event("m.room.member", cx.args.user.as_str());
-                let sender = sender.map(|event| event.pdu.sender.to_string()).unwrap_or_default();
-                look.pending.push(Pending {
-                    nid,
-                    room_id: snapshot.room_id.to_string(),
-                    sender,
-                    membership,
-                });
-            }
-            "leave" | "ban" if recent && !change.forgotten => {
-                push_departed(
-                    cx,
-                    look,
-                    Candidate {
-                        snapshot,
-                        change,
-                        member_pos,
-                    },
-                );
-            }
-            _ => {}
+        match cx.env.rooms.view_nid(nid).await? {
+            Some(snapshot) => place(cx, look, snapshot, change, Shown::News).await?,
+            None => pending_elsewhere(cx, nid, since, look).await?,
         }
+    }
+    Ok(())
+}
+
+/// What of a room's membership is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// Invites, knocks and departures of the range.
+    News,
+    /// Also older invites and knocks.
+    Pending,
+    /// Also older departures.
+    Everything,
+}
+
+/// Puts a room where the user's membership as of `upto` belongs.
+async fn place(
+    cx: &Context<'_>,
+    look: &mut Look,
+    snapshot: Arc<RoomSnapshot>,
+    change: RoomChange,
+    shown: Shown,
+) -> Outcome<()> {
+    let own = Own::upto(cx, &snapshot, cx.upto).await?;
+    let since = cx.args.since.unwrap_or_default();
+    let recent = cx.args.since.is_some() && own.pos > since;
+    let departed = matches!(own.membership.as_str(), "leave" | "ban");
+    match own.membership.as_str() {
+        "invite" | "knock" if recent || shown != Shown::News => look.pending.push(Pending {
+            nid: snapshot.nid,
+            room_id: snapshot.room_id.to_string(),
+            sender: own.sender.map(|user| user.to_string()).unwrap_or_default(),
+            membership: own.membership,
+        }),
+        "join" | "leave" | "ban" if !departed || recent || shown == Shown::Everything && own.pos > StreamPos(0) => {
+            let stay = match cx.args.since {
+                Some(since) => stay(cx, &snapshot, since, &own).await?,
+                None => Stay {
+                    before: false,
+                    ever: !departed,
+                    away: true,
+                },
+            };
+            let list = if departed { &mut look.departed } else { &mut look.joined };
+            list.push(Candidate {
+                snapshot,
+                change,
+                own,
+                stay,
+            });
+        }
+        _ => {}
     }
     Ok(())
 }
 
 /// A room this server is not in: an invite or knock over federation has a membership row and stripped state.
-async fn pending_elsewhere(
-    cx: &Context<'_>,
-    nid: RoomNid,
-    since: StreamPos,
-    upto: StreamPos,
-    look: &mut Look,
-) -> Outcome<()> {
+async fn pending_elsewhere(cx: &Context<'_>, nid: RoomNid, since: StreamPos, look: &mut Look) -> Outcome<()> {
     let row = cx.env.store.membership(nid.0, cx.args.user.as_str()).await?;
-    let Some(row) = row.filter(|row| row.pos > since.0 && row.pos <= upto.0) else {
+    let Some(row) = row.filter(|row| row.pos > since.0) else {
         return Ok(());
     };
     let rooms = cx.env.store.rooms_by_nid(&[nid.0]).await?;
     if let Some(room) = rooms.into_iter().next() {
-        push_pending(look, row, room);
+        push_pending(cx, look, row, room);
     }
     Ok(())
 }
 
-fn push_pending(look: &mut Look, row: membership::Model, room: room::Model) {
-    look.pending.push(Pending {
-        nid: RoomNid(row.room_nid),
-        room_id: room.room_id,
-        sender: row.sender,
-        membership: row.membership,
-    });
-}
-
-fn push_joined(cx: &Context<'_>, look: &mut Look, room: Candidate) {
-    if room_allowed(&cx.args.filter, &room.snapshot.room_id) {
-        look.joined.push(room);
-    }
-}
-
-fn push_departed(cx: &Context<'_>, look: &mut Look, room: Candidate) {
-    if room_allowed(&cx.args.filter, &room.snapshot.room_id) {
-        look.departed.push(room);
+fn push_pending(cx: &Context<'_>, look: &mut Look, row: membership::Model, room: room::Model) {
+    if row.pos <= cx.upto.0 && matches!(row.membership.as_str(), "invite" | "knock") {
+        look.pending.push(Pending {
+            nid: RoomNid(row.room_nid),
+            room_id: room.room_id,
+            sender: row.sender,
+            membership: row.membership,
+        });
     }
 }
 
 /// Every room of the user, by its membership row: a first sync, or one from further back than the feed remembers.
-async fn everywhere(cx: &Context<'_>, since: Option<StreamPos>, upto: StreamPos, look: &mut Look) -> Outcome<()> {
-    account_data(cx, since, upto, look).await?;
-    let floor = since.unwrap_or_default();
-    let complete = since.is_none() || cx.args.full_state;
+async fn everywhere(cx: &Context<'_>, look: &mut Look) -> Outcome<()> {
+    account_data(cx, look).await?;
+    let floor = cx.args.since.unwrap_or_default();
+    let first = cx.args.since.is_none();
+    let archived = first && cx.args.filter.room.include_leave;
     let rows = cx.env.store.memberships_of_user(cx.args.user.as_str(), None).await?;
-    let nids: Vec<i64> = rows.iter().map(|(row, _)| row.room_nid).collect();
-    let changed = changed_rooms(cx, &nids, floor, upto, complete).await?;
-    let with_data: HashSet<&String> = look.room_data.keys().collect();
+    let mut changed = changed_rooms(cx, &rows, look).await?;
     let mut chosen = Vec::new();
     for (row, room) in rows {
-        let recent = row.pos > floor.0;
-        let change = changed.get(&row.room_nid).copied();
-        let has_data = with_data.contains(&room.room_id);
+        let change = changed.remove(&RoomNid(row.room_nid));
+        // A later position than `upto` may hide an earlier membership: the snapshot tells.
+        let recent = row.pos > floor.0 && !first || row.pos > cx.upto.0;
         let keep = match row.membership.as_str() {
-            "join" => complete || recent || change.is_some() || has_data,
-            "invite" | "knock" => recent || complete,
-            // A later position than `upto` may hide an earlier membership: the snapshot tells.
-            _ if row.forgotten => false,
-            _ if since.is_none() => cx.args.filter.room.include_leave && row.membership != "none" || row.pos > upto.0,
-            _ => recent,
+            "join" => first || cx.args.full_state || recent || change.is_some(),
+            "invite" | "knock" => first || recent,
+            _ => recent || archived && !row.forgotten,
         };
         if keep {
-            chosen.push((
-                row,
-                room,
-                change.unwrap_or(RoomChange {
-                    event: complete,
-                    ..RoomChange::default()
-                }),
-            ));
+            chosen.push((row, room, change.unwrap_or_default()));
         }
     }
+    let ids: Vec<_> = chosen
+        .iter()
+        .filter_map(|(_, room, _)| OwnedRoomId::try_from(room.room_id.as_str()).ok())
+        .collect();
+    let mut snapshots = cx.env.rooms.views(&ids).await?;
     for (row, room, change) in chosen {
-        let Some(snapshot) = cx.room(RoomNid(row.room_nid)).await? else {
-            if matches!(row.membership.as_str(), "invite" | "knock") && row.pos <= upto.0 {
-                push_pending(look, row, room);
-            }
+        let Ok(room_id) = OwnedRoomId::try_from(room.room_id.as_str()) else {
             continue;
         };
-        let (membership, member_pos) = membership_upto(cx, &snapshot, &cx.args.user, upto).await?;
-        match membership.as_str() {
-            "join" => push_joined(
-                cx,
-                look,
-                Candidate {
-                    snapshot,
-                    change,
-                    member_pos,
-                },
-            ),
-            "invite" | "knock" => push_pending(look, membership::Model { membership, ..row }, room),
-            _ if member_pos > StreamPos(0) && (member_pos > floor || since.is_none()) => {
-                push_departed(
-                    cx,
-                    look,
-                    Candidate {
-                        snapshot,
-                        change,
-                        member_pos,
-                    },
-                );
-            }
-            _ => {}
+        let shown = match (first, archived && !row.forgotten) {
+            (false, _) => Shown::News,
+            (true, false) => Shown::Pending,
+            (true, true) => Shown::Everything,
+        };
+        match snapshots.remove(&room_id) {
+            Some(snapshot) => place(cx, look, snapshot, change, shown).await?,
+            None => push_pending(cx, look, row, room),
         }
     }
     Ok(())
 }
 
-/// What changed where, from the database.
+/// What changed where since the last sync, from the database; with `full_state` too, where everything is looked at.
 async fn changed_rooms(
     cx: &Context<'_>,
-    nids: &[i64],
-    floor: StreamPos,
-    upto: StreamPos,
-    complete: bool,
-) -> Outcome<BTreeMap<i64, RoomChange>> {
-    let mut changed: BTreeMap<i64, RoomChange> = BTreeMap::new();
-    if complete {
+    rows: &[(membership::Model, room::Model)],
+    look: &Look,
+) -> Outcome<HashMap<RoomNid, RoomChange>> {
+    let mut changed: HashMap<RoomNid, RoomChange> = HashMap::new();
+    let Some(since) = cx.args.since else {
         return Ok(changed);
-    }
-    for (nid, pos) in cx.env.store.rooms_changed_since(nids, floor.0, upto.0).await? {
-        let room = changed.entry(nid).or_default();
+    };
+    let joined = rows.iter().filter(|(row, _)| row.membership == "join");
+    let nids: Vec<i64> = joined.clone().map(|(row, _)| row.room_nid).collect();
+    for (nid, pos) in cx.env.store.rooms_changed_since(&nids, since.0, cx.upto.0).await? {
+        let room = changed.entry(RoomNid(nid)).or_default();
         room.event = true;
         room.event_pos = pos;
     }
-    for receipt in cx.env.store.receipts_of_rooms(nids, floor.0, upto.0).await? {
-        changed.entry(receipt.room_nid).or_default().receipt = true;
+    for row in cx.env.store.receipts_of_rooms(&nids, since.0, cx.upto.0).await? {
+        // Others' private receipts are nobody's business.
+        if row.receipt_type == "m.read.private" && row.user_id != cx.args.user.as_str() {
+            continue;
+        }
+        let room = changed.entry(RoomNid(row.room_nid)).or_default();
+        room.receipts.push(Arc::new(row));
+    }
+    let with_data: HashSet<&String> = look.room_data.keys().collect();
+    for (row, room) in joined {
+        let nid = RoomNid(row.room_nid);
+        if cx.env.rooms.typing().last_change(nid) > since {
+            changed.entry(nid).or_default().typing = true;
+        }
+        if with_data.contains(&room.room_id) {
+            changed.entry(nid).or_default().account_data = true;
+        }
     }
     Ok(changed)
 }
 
-async fn account_data(cx: &Context<'_>, since: Option<StreamPos>, upto: StreamPos, look: &mut Look) -> Outcome<()> {
-    let since = since.unwrap_or_default();
+async fn account_data(cx: &Context<'_>, look: &mut Look) -> Outcome<()> {
+    let since = cx.args.since.unwrap_or_default();
     let rows = cx
         .env
         .store
-        .account_data_since(cx.args.user.as_str(), since.0, upto.0)
+        .account_data_since(cx.args.user.as_str(), since.0, cx.upto.0)
         .await?;
     for row in rows {
         // What was deleted is told once, and not to who begins.
-        if since == StreamPos(0) && row.content == "{}" {
+        if cx.args.since.is_none() && row.content == "{}" {
             continue;
         }
         if row.room_id.is_empty() {
@@ -290,27 +277,15 @@ async fn account_data(cx: &Context<'_>, since: Option<StreamPos>, upto: StreamPo
     Ok(())
 }
 
-/// The receipts of the joined rooms: all of them where a room is shown from scratch, else those that moved.
-async fn receipts(cx: &Context<'_>, upto: StreamPos, look: &mut Look) -> Outcome<()> {
-    let since = cx.args.since.unwrap_or_default();
-    let mut fresh = Vec::new();
-    let mut moved = Vec::new();
-    for room in &look.joined {
-        if is_fresh(cx, room) {
-            fresh.push(room.snapshot.nid.0);
-        } else if room.change.receipt {
-            moved.push(room.snapshot.nid.0);
-        }
-    }
-    let mut rows = Vec::new();
+/// All receipts of the rooms that are shown from scratch; elsewhere the changes tell those that moved.
+async fn receipts(cx: &Context<'_>, look: &mut Look) -> Outcome<()> {
+    let fresh = look.joined.iter().filter(|room| room.is_new());
+    let fresh: Vec<i64> = fresh.map(|room| room.snapshot.nid.0).collect();
     if !fresh.is_empty() {
-        rows.extend(cx.env.store.receipts_of_rooms(&fresh, 0, upto.0).await?);
-    }
-    if !moved.is_empty() {
-        rows.extend(cx.env.store.receipts_of_rooms(&moved, since.0, upto.0).await?);
-    }
-    for row in rows {
-        look.receipts.entry(RoomNid(row.room_nid)).or_default().push(row);
+        for row in cx.env.store.receipts_of_rooms(&fresh, 0, cx.upto.0).await? {
+            let room = look.receipts.entry(RoomNid(row.room_nid)).or_default();
+            room.push(Arc::new(row));
+        }
     }
     Ok(())
 }

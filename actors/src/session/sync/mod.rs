@@ -11,7 +11,11 @@ pub mod invited;
 mod joined;
 pub mod lazy;
 mod look;
+mod members;
+mod own;
+mod render;
 pub mod response;
+mod sight;
 mod state;
 mod summary;
 mod timeline;
@@ -20,9 +24,10 @@ pub mod unread;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use entities::ids::{RoomNid, StreamPos};
+use entities::ids::StreamPos;
+use futures_util::future::try_join_all;
 use ruma::api::client::filter::FilterDefinition;
-use ruma::{OwnedDeviceId, OwnedUserId, UserId};
+use ruma::{OwnedDeviceId, OwnedUserId};
 
 use self::response::SyncResponse;
 use super::view::UserView;
@@ -30,11 +35,12 @@ use crate::clock::Millis;
 use crate::env::Env;
 use crate::error::Outcome;
 use crate::room::event::StoredEvent;
-use crate::room::render::Viewer;
 use crate::room::snapshot::RoomSnapshot;
-use crate::room::visibility::filter_visible;
 use crate::stream::feed::{Changes, UserFeed};
 use crate::stream::token::Token;
+
+/// Rooms that wait for the database at the same time.
+const ROOMS_AT_ONCE: usize = 16;
 
 /// What a device asks for.
 #[derive(Clone, Debug)]
@@ -61,9 +67,10 @@ pub struct Context<'a> {
     args: &'a SyncArgs,
     view: &'a UserView,
     now: Millis,
+    upto: StreamPos,
 }
 
-/// What lies in `(since, upto]` for the device.
+/// What lies in `(since, upto]` for the device. `view` is at least as new as `upto`.
 ///
 /// # Errors
 /// `Unavailable` when the database does not answer.
@@ -79,6 +86,7 @@ pub async fn compute(
         args,
         view,
         now: env.clock.now_ms(),
+        upto,
     };
     let changes = match args.since {
         Some(since) if !args.full_state => feed.changes(since, upto),
@@ -88,7 +96,35 @@ pub async fn compute(
         next_batch: Token::Live(upto).to_string(),
         ..SyncResponse::default()
     };
-    if let Some(device) = view.devices.get(&args.device) {
+    count_keys(&cx, changes.as_ref(), &mut response);
+    if changes.as_ref().is_some_and(Changes::is_empty) && !cx.inbox_lags() {
+        return Ok(response);
+    }
+    let look = look::around(&cx, changes.as_ref()).await?;
+    for rooms in look.joined.chunks(ROOMS_AT_ONCE) {
+        let blocks = rooms.iter().map(|room| joined::block(&cx, room, &look));
+        for (room, block) in rooms.iter().zip(try_join_all(blocks).await?) {
+            if let Some(block) = block {
+                response.rooms.join.insert(room.snapshot.room_id.clone(), block);
+            }
+        }
+    }
+    for rooms in look.departed.chunks(ROOMS_AT_ONCE) {
+        let blocks = rooms.iter().map(|room| departed::block(&cx, room, &look));
+        for (room, block) in rooms.iter().zip(try_join_all(blocks).await?) {
+            if let Some(block) = block {
+                response.rooms.leave.insert(room.snapshot.room_id.clone(), block);
+            }
+        }
+    }
+    invited::blocks(&cx, &look, &mut response).await?;
+    global::fill(&cx, changes.as_ref(), &look, &mut response).await?;
+    Ok(response)
+}
+
+/// The device's one-time keys, which are told with every answer.
+fn count_keys(cx: &Context<'_>, changes: Option<&Changes>, response: &mut SyncResponse) {
+    if let Some(device) = cx.view.devices.get(&cx.args.device) {
         response.device_one_time_keys_count = device.one_time_key_counts.clone();
         response.device_unused_fallback_key_types = device.unused_fallback_key_types.clone();
     }
@@ -97,43 +133,22 @@ pub async fn compute(
         .device_one_time_keys_count
         .entry("signed_curve25519".to_owned())
         .or_insert(0);
-    // The last answer could not carry the whole inbox.
-    let more_inbox = args.since.is_some_and(|since| args.inbox_since < since);
-    if !more_inbox && changes.as_ref().is_some_and(Changes::is_empty) {
-        return Ok(response);
-    }
-    let look = look::around(&cx, changes.as_ref(), upto).await?;
-    for room in &look.joined {
-        if let Some(block) = joined::block(&cx, room, &look, upto).await? {
-            response.rooms.join.insert(room.snapshot.room_id.clone(), block);
-        }
-    }
-    for room in &look.departed {
-        if let Some(block) = departed::block(&cx, room, &look, upto).await? {
-            response.rooms.leave.insert(room.snapshot.room_id.clone(), block);
-        }
-    }
-    invited::blocks(&cx, &look, &mut response).await?;
-    global::fill(&cx, changes.as_ref(), &look, upto, &mut response).await?;
-    Ok(response)
+    // Where the feed does not tell, the counts may have changed.
+    response.key_counts_changed = match changes {
+        Some(changes) => changes.key_counts.contains(&cx.args.device),
+        None => cx.args.since.is_some(),
+    };
 }
 
 impl Context<'_> {
-    fn viewer(&self) -> Viewer {
-        Viewer {
-            user: self.args.user.clone(),
-            device: Some(self.args.device.clone()),
-            now: self.now,
-        }
+    /// A token whose inbox part lags behind says that there was more than one page of messages.
+    fn inbox_lags(&self) -> bool {
+        self.args.since.is_some_and(|since| self.args.inbox_since < since)
     }
 
     /// Messages of ignored users are not shown; their state events are.
     fn is_ignored(&self, event: &StoredEvent) -> bool {
         event.pdu.state_key.is_none() && self.view.ignored.contains(&event.pdu.sender)
-    }
-
-    async fn room(&self, nid: RoomNid) -> Outcome<Option<Arc<RoomSnapshot>>> {
-        self.env.rooms.view_nid(nid).await
     }
 
     /// Newest first: `after < position <= from`.
@@ -149,43 +164,12 @@ impl Context<'_> {
             .timeline_range(room.nid, Some(from.0), Some(after.0), limit, true)
             .await
     }
-
-    async fn first_after(&self, room: &RoomSnapshot, pos: StreamPos) -> Outcome<Option<Arc<StoredEvent>>> {
-        Ok(self
-            .env
-            .rooms
-            .timeline_range(room.nid, Some(pos.0), None, 1, false)
-            .await?
-            .pop())
-    }
-
-    async fn visible(&self, room: &RoomSnapshot, events: Vec<Arc<StoredEvent>>) -> Outcome<Vec<Arc<StoredEvent>>> {
-        filter_visible(&self.env.rooms, &self.args.user, room, events).await
-    }
 }
 
-/// The user's membership in a room as of `upto`, and the member event's position.
-async fn membership_upto(
-    cx: &Context<'_>,
-    room: &RoomSnapshot,
-    user: &UserId,
-    upto: StreamPos,
-) -> Outcome<(String, StreamPos)> {
-    let of = |event: Option<&Arc<StoredEvent>>| {
-        let pos = event.and_then(|event| event.pos).unwrap_or_default();
-        let membership = event
-            .and_then(|event| event.pdu.membership())
-            .unwrap_or_else(|| "leave".to_owned());
-        (membership, pos)
-    };
-    let (membership, pos) = of(room.state_event("m.room.member", user.as_str()));
-    if pos <= upto {
-        return Ok((membership, pos));
-    }
-    let group = state::group_upto(cx, room, upto).await?;
-    let key = (Arc::from("m.room.member"), Arc::from(user.as_str()));
-    let found = cx.env.rooms.state_events_at(group, &[key]).await?.pop().flatten();
-    Ok(of(found.as_ref()))
+/// Whether the newest events that a snapshot carries reach back to `pos`: everything after it is among them.
+fn tail_covers(room: &RoomSnapshot, pos: StreamPos) -> bool {
+    let oldest = room.timeline.front().and_then(|event| event.pos);
+    room.timeline_complete || oldest.is_some_and(|oldest| oldest <= pos)
 }
 
 /// Room account data by room id.

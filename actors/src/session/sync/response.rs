@@ -23,6 +23,13 @@ impl Events {
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
+
+    /// State events as `(state, state_after)`: one of them stands in an answer, empty or not.
+    #[must_use]
+    pub fn before_or_after(events: Vec<Box<RawValue>>, after: bool) -> (Option<Self>, Option<Self>) {
+        let events = Some(Self { events });
+        if after { (None, events) } else { (events, None) }
+    }
 }
 
 /// A room's timeline.

@@ -1,14 +1,13 @@
 //! The state that belongs to a piece of timeline, by state groups.
 
-use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use entities::ids::{StateGroupId, StreamPos};
-use ruma::OwnedUserId;
 
-use super::Context;
-use super::filter::{Redundant, event_allowed, lazy};
+use super::filter::{event_allowed, lazy, section_allows_room};
+use super::members::members;
 use super::timeline::Slice;
+use super::{Context, tail_covers};
 use crate::error::Outcome;
 use crate::room::event::StoredEvent;
 use crate::room::snapshot::{RoomSnapshot, StateKey};
@@ -22,47 +21,83 @@ pub enum Known {
     Upto(StreamPos),
 }
 
-/// The state events to send: those at the start of the timeline (or, `after`, at its end) that the client lacks.
+/// A question for state.
+pub struct Delta<'a> {
+    /// The room.
+    pub room: &'a RoomSnapshot,
+    /// The timeline that goes with it.
+    pub slice: &'a Slice,
+    /// What the client has.
+    pub known: Known,
+    /// No state after this position, whatever the slice holds.
+    pub upto: StreamPos,
+    /// Whom the room is named after: shown in any case.
+    pub heroes: &'a [ruma::OwnedUserId],
+}
+
+/// The state events to send: those at the start of the timeline (or at its end, where the client asked for
+/// `state_after`) that the client lacks.
 ///
 /// # Errors
 /// `Unavailable` when the database does not answer.
-pub async fn delta(
-    cx: &Context<'_>,
-    room: &RoomSnapshot,
-    slice: &Slice,
-    known: Known,
-    upto: StreamPos,
-    after: bool,
-) -> Outcome<Vec<Arc<StoredEvent>>> {
-    // Without a gap or a fork, what happened in between is the timeline itself.
-    let linear = !slice.limited && room.extremities.len() <= 1;
-    let start = slice.start.as_ref().and_then(|event| event.state_group);
-    let target = match start.filter(|_| !after) {
+pub async fn delta(cx: &Context<'_>, delta: &Delta<'_>) -> Outcome<Vec<Arc<StoredEvent>>> {
+    let Delta { room, slice, upto, .. } = *delta;
+    if !section_allows_room(&cx.args.filter.room.state, &room.room_id) {
+        return Ok(Vec::new());
+    }
+    let after = cx.args.use_state_after;
+    let start = slice.start.as_ref().filter(|event| !after && event.pos <= Some(upto));
+    let target = match start.and_then(|event| event.state_group) {
         Some(group) => group,
         None => group_upto(cx, room, upto).await?,
     };
-    let mut events = match known {
-        Known::Nothing => whole(cx, room, target).await?,
-        Known::Upto(_) if linear && after => last_of_each_key(slice),
-        Known::Upto(_) if linear => Vec::new(),
-        Known::Upto(since) => changed(cx, group_upto(cx, room, since).await?, target).await?,
+    // What the timeline does not show of its own state stands here, a little early.
+    let mut events = match delta.known {
+        Known::Nothing => merge(whole(cx, room, target).await?, late(slice, after, upto)),
+        Known::Upto(_) if slice.tells_all && after => {
+            let mut all: Vec<_> = slice.events.iter().chain(&slice.dropped).cloned().collect();
+            all.retain(|event| event.pdu.state_key.is_some());
+            all.sort_by_key(|event| event.pos);
+            merge(Vec::new(), all.iter())
+        }
+        Known::Upto(_) if slice.tells_all => merge(Vec::new(), slice.dropped.iter()),
+        Known::Upto(since) => {
+            let base = group_upto(cx, room, since).await?;
+            merge(changed(cx, base, target).await?, late(slice, after, upto))
+        }
     };
     if let Some(redundant) = lazy(&cx.args.filter) {
-        events.extend(members(cx, room, target, slice, redundant, known, &events).await?);
+        let lacking = members(cx, delta, target, redundant, &events).await?;
+        events.extend(lacking);
     }
     events.retain(|event| event_allowed(&cx.args.filter.room.state, event));
     Ok(events)
 }
 
-/// The newest state event of each key in the slice.
-fn last_of_each_key(slice: &Slice) -> Vec<Arc<StoredEvent>> {
-    let mut latest = BTreeMap::new();
-    for event in &slice.events {
-        if let Some(key) = &event.pdu.state_key {
-            latest.insert((event.pdu.kind.to_string(), key.clone()), event.clone());
+/// State events that the slice leaves out and that are newer than the state at its start.
+fn late(slice: &Slice, after: bool, upto: StreamPos) -> impl Iterator<Item = &Arc<StoredEvent>> {
+    let dropped = slice.dropped.iter();
+    dropped.filter(move |event| !after && event.pos <= Some(upto))
+}
+
+/// Of each key the newest event: `newer` come later than all of `older` and stand in their order.
+fn merge<'a>(
+    older: Vec<Arc<StoredEvent>>,
+    newer: impl Iterator<Item = &'a Arc<StoredEvent>>,
+) -> Vec<Arc<StoredEvent>> {
+    let mut events = older;
+    let known = events.len();
+    for event in newer {
+        let same = |other: &Arc<StoredEvent>| {
+            other.pdu.kind == event.pdu.kind && other.pdu.state_key == event.pdu.state_key
+        };
+        match events.iter().position(same) {
+            Some(at) => events[at] = event.clone(),
+            None => events.push(event.clone()),
         }
     }
-    latest.into_values().collect()
+    events[known..].sort_by_key(|event| event.pos);
+    events
 }
 
 /// Everything, or with lazy members everything but members.
@@ -96,47 +131,9 @@ async fn changed(cx: &Context<'_>, base: StateGroupId, target: StateGroupId) -> 
         .iter()
         .filter(|(key, event)| base.0.get(*key) != Some(*event));
     let nids: Vec<_> = new.map(|(_, event)| *event).collect();
-    Ok(cx.env.rooms.events(&nids).await?.into_values().collect())
-}
-
-/// The member events of those who speak in the timeline and, in a first sync, of the user.
-async fn members(
-    cx: &Context<'_>,
-    room: &RoomSnapshot,
-    group: StateGroupId,
-    slice: &Slice,
-    redundant: Redundant,
-    known: Known,
-    have: &[Arc<StoredEvent>],
-) -> Outcome<Vec<Arc<StoredEvent>>> {
-    let (user, device) = (&cx.args.user, &cx.args.device);
-    let mut users: HashSet<OwnedUserId> = slice.events.iter().map(|event| event.pdu.sender.clone()).collect();
-    if known == Known::Nothing {
-        cx.env.lazy.forget_room(user, device, room.nid);
-        users.insert(user.clone());
-    }
-    users.retain(|member| cx.env.lazy.note_sent(user, device, room.nid, member) || redundant.0);
-    if users.is_empty() {
-        return Ok(Vec::new());
-    }
-    let sent: HashSet<_> = have.iter().chain(&slice.events).map(|event| event.nid).collect();
-    let member = Arc::<str>::from("m.room.member");
-    let keys: Vec<StateKey> = users
-        .iter()
-        .map(|user| (member.clone(), Arc::from(user.as_str())))
-        .collect();
-    let found = if group == room.state_group {
-        keys.iter()
-            .map(|key| room.state.get(key).map(|entry| entry.event.clone()))
-            .collect()
-    } else {
-        cx.env.rooms.state_events_at(group, &keys).await?
-    };
-    Ok(found
-        .into_iter()
-        .flatten()
-        .filter(|event| !sent.contains(&event.nid))
-        .collect())
+    let mut events: Vec<_> = cx.env.rooms.events(&nids).await?.into_values().collect();
+    events.sort_by_key(|event| event.pos);
+    Ok(events)
 }
 
 /// The state group after everything up to `upto`.
@@ -148,18 +145,15 @@ pub async fn group_upto(cx: &Context<'_>, room: &RoomSnapshot, upto: StreamPos) 
         return Ok(room.state_group);
     }
     // The state before the first event after `upto` is the state after everything up to it.
-    let covered = room.timeline_complete
-        || room
-            .timeline
-            .front()
-            .is_some_and(|event| event.pos.is_some_and(|pos| pos <= upto));
-    let after = if covered {
-        room.timeline
-            .iter()
-            .find(|event| event.pos.is_some_and(|pos| pos > upto))
-            .cloned()
+    let after = if tail_covers(room, upto) {
+        let mut tail = room.timeline.iter();
+        tail.find(|event| event.pos.is_some_and(|pos| pos > upto)).cloned()
     } else {
-        cx.first_after(room, upto).await?
+        let rooms = &cx.env.rooms;
+        rooms
+            .timeline_range(room.nid, Some(upto.0), None, 1, false)
+            .await?
+            .pop()
     };
     Ok(after.and_then(|event| event.state_group).unwrap_or(room.state_group))
 }

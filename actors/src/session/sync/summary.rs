@@ -1,6 +1,9 @@
 //! A room's summary: who to name it after, how many are in it (client-server API, "Calculating the display name").
 
+use std::borrow::Cow;
+
 use ruma::{OwnedUserId, UserId};
+use serde::Deserialize;
 
 use super::response::Summary;
 use crate::room::snapshot::RoomSnapshot;
@@ -18,16 +21,19 @@ pub fn summarise(room: &RoomSnapshot, user: &UserId) -> Summary {
 }
 
 fn named(room: &RoomSnapshot) -> bool {
-    let text = |kind: &str, field: &str| {
-        let event = room.state_event(kind, "")?;
-        let content: serde_json::Value = event.pdu.content_as().ok()?;
-        content
-            .get(field)?
-            .as_str()
-            .filter(|text| !text.is_empty())
-            .map(str::to_owned)
+    #[derive(Default, Deserialize)]
+    struct Content<'a> {
+        #[serde(borrow, default)]
+        name: Cow<'a, str>,
+        #[serde(borrow, default)]
+        alias: Cow<'a, str>,
+    }
+    let content = |kind| {
+        let event = room.state_event(kind, "");
+        let content = event.and_then(|event| event.pdu.content_as::<Content<'_>>().ok());
+        content.unwrap_or_default()
     };
-    text("m.room.name", "name").is_some() || text("m.room.canonical_alias", "alias").is_some()
+    !content("m.room.name").name.is_empty() || !content("m.room.canonical_alias").alias.is_empty()
 }
 
 /// The first five joined or invited members by the position of their member events, else those who left.
@@ -47,10 +53,10 @@ fn heroes(room: &RoomSnapshot, user: &UserId) -> Vec<OwnedUserId> {
             continue;
         }
         let entry = (event.pos.unwrap_or_default(), member.to_owned());
-        match event.pdu.membership().as_deref() {
-            Some("join" | "invite") => present.push(entry),
-            Some("leave" | "ban") => gone.push(entry),
-            _ => {}
+        if ["join", "invite"].iter().any(|kind| event.pdu.has_membership(kind)) {
+            present.push(entry);
+        } else if ["leave", "ban"].iter().any(|kind| event.pdu.has_membership(kind)) {
+            gone.push(entry);
         }
     }
     let mut chosen = if present.is_empty() { gone } else { present };

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use entities::ids::StreamPos;
 use ruma::api::client::filter::RoomEventFilter;
 
-use super::Context;
-use super::filter::event_allowed;
+use super::filter::{event_allowed, section_allows_room, timeline_limit};
+use super::{Context, tail_covers};
 use crate::error::Outcome;
 use crate::room::event::StoredEvent;
 use crate::room::snapshot::RoomSnapshot;
+use crate::room::visibility::filter_visible;
 use crate::stream::token::Token;
 
 /// Pages read from the database for one room before giving up on a filter that lets hardly anything through.
@@ -17,21 +18,27 @@ const MAX_PAGES: usize = 5;
 /// Events in such a page.
 const PAGE: u32 = 100;
 
-/// A piece of a room's timeline.
-#[derive(Debug, Default)]
+/// A piece of a room's timeline: the newest events of a range.
+#[derive(Debug)]
 pub struct Slice {
     /// Oldest first; filtered.
     pub events: Vec<Arc<StoredEvent>>,
+    /// State events that are not among `events` although they came after `start`; oldest first.
+    pub dropped: Vec<Arc<StoredEvent>>,
     /// Whether events of the range are missing before the first one.
     pub limited: bool,
-    /// Every event of the range from the first one on was looked at from here: the start of the slice.
+    /// Every event of the range from this one on was looked at; `None` where there was none to look at.
     pub start: Option<Arc<StoredEvent>>,
+    /// Whether every state event of the range is in `events` or `dropped`, and nothing else has changed the state.
+    pub tells_all: bool,
+    /// The end of the range.
+    pub upto: StreamPos,
 }
 
 impl Slice {
     /// The token to page back from.
     #[must_use]
-    pub fn prev_batch(&self, since: StreamPos) -> String {
+    pub fn prev_batch(&self) -> String {
         match self
             .start
             .as_ref()
@@ -42,91 +49,115 @@ impl Slice {
                 pos: StreamPos(pos.0 - 1),
             }
             .to_string(),
-            None => Token::Live(since).to_string(),
+            None => Token::Live(self.upto).to_string(),
         }
+    }
+
+    /// Leaves out what the user does not see. The slice then begins with the first event that it does.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database does not answer.
+    pub async fn hide(&mut self, cx: &Context<'_>, room: &RoomSnapshot) -> Outcome<()> {
+        let all = std::mem::take(&mut self.events);
+        let seen = filter_visible(&cx.env.rooms, &cx.args.user, room, all.clone()).await?;
+        if seen.len() < all.len() {
+            let first = seen.first().cloned();
+            let after_first = |event: &Arc<StoredEvent>| first.as_ref().is_some_and(|first| event.pos > first.pos);
+            let hidden = all.into_iter().filter(|event| {
+                event.pdu.state_key.is_some() && seen.binary_search_by_key(&event.pos, |seen| seen.pos).is_err()
+            });
+            self.dropped.extend(hidden);
+            self.dropped.retain(after_first);
+            self.dropped.sort_by_key(|event| event.pos);
+            self.start = first;
+            self.tells_all = false;
+        }
+        self.events = seen;
+        Ok(())
     }
 }
 
-/// The newest `limit` events with `since < position <= upto` that pass the filter.
+/// The newest events with `since < position <= upto` that pass the timeline's filter, up to its limit.
 ///
 /// # Errors
 /// `Unavailable` when the database does not answer.
-pub async fn slice(
-    cx: &Context<'_>,
-    room: &RoomSnapshot,
-    since: StreamPos,
-    upto: StreamPos,
-    filter: &RoomEventFilter,
-    limit: usize,
-) -> Outcome<Slice> {
+pub async fn slice(cx: &Context<'_>, room: &RoomSnapshot, since: StreamPos, upto: StreamPos) -> Outcome<Slice> {
+    let filter = &cx.args.filter.room.timeline;
     let mut taken = Taken {
-        events: Vec::new(),
-        start: None,
-        limit,
+        slice: Slice {
+            events: Vec::new(),
+            dropped: Vec::new(),
+            limited: false,
+            start: None,
+            tells_all: room.extremities.len() <= 1,
+            upto,
+        },
+        limit: timeline_limit(filter),
         filter,
         cx,
-        more: false,
     };
-    let tail: Vec<_> = room
-        .timeline
-        .iter()
-        .filter(|e| e.is_between(since, upto))
-        .rev()
-        .cloned()
-        .collect();
-    let oldest = room.timeline.front().and_then(|event| event.pos);
-    let mut full = taken.take(tail);
-    let covered = room.timeline_complete || oldest.is_some_and(|pos| pos <= since);
-    if !full && !covered {
-        let mut from = oldest.map_or(upto, |pos| StreamPos(pos.0 - 1)).min(upto);
-        for page in 0.. {
-            let events = cx.page_back(room, from, since, PAGE).await?;
-            let last = events.len() < PAGE as usize;
+    if !section_allows_room(filter, &room.room_id) {
+        taken.slice.tells_all = false;
+        return Ok(taken.slice);
+    }
+    let mut full = false;
+    for event in room.timeline.iter().rev().filter(|e| e.is_between(since, upto)) {
+        full = taken.take(event);
+        if full {
+            break;
+        }
+    }
+    if !full && !tail_covers(room, since) {
+        let oldest = room.timeline.front().and_then(|event| event.pos);
+        let from = oldest.map_or(upto, |pos| StreamPos(pos.0 - 1)).min(upto);
+        taken.read_on(room, from, since).await?;
+    }
+    let mut slice = taken.slice;
+    slice.events.reverse();
+    slice.dropped.reverse();
+    slice.tells_all &= !slice.limited;
+    Ok(slice)
+}
+
+struct Taken<'a, 'c> {
+    slice: Slice,
+    limit: usize,
+    filter: &'a RoomEventFilter,
+    cx: &'a Context<'c>,
+}
+
+impl Taken<'_, '_> {
+    /// Takes an event that is older than those before it. True if it had to be left out: the slice is full.
+    fn take(&mut self, event: &Arc<StoredEvent>) -> bool {
+        let wanted = event_allowed(self.filter, event) && !self.cx.is_ignored(event);
+        if wanted && self.slice.events.len() == self.limit {
+            self.slice.limited = true;
+            return true;
+        }
+        self.slice.start = Some(event.clone());
+        // Where branches of the room meet, the state changes without an event that says so.
+        self.slice.tells_all &= event.pdu.prev_events.len() <= 1;
+        if wanted {
+            self.slice.events.push(event.clone());
+        } else if event.pdu.state_key.is_some() {
+            self.slice.dropped.push(event.clone());
+        }
+        false
+    }
+
+    /// Goes on with the database.
+    async fn read_on(&mut self, room: &RoomSnapshot, mut from: StreamPos, since: StreamPos) -> Outcome<()> {
+        for _ in 0..MAX_PAGES {
+            let events = self.cx.page_back(room, from, since, PAGE).await?;
+            if events.iter().any(|event| self.take(event)) || events.len() < PAGE as usize {
+                return Ok(());
+            }
             from = events
                 .last()
                 .and_then(|event| event.pos)
                 .map_or(since, |pos| StreamPos(pos.0 - 1));
-            full = taken.take(events);
-            if full || last {
-                break;
-            }
-            if page + 1 == MAX_PAGES {
-                taken.more = true;
-                break;
-            }
         }
-    }
-    taken.events.reverse();
-    Ok(Slice {
-        events: taken.events,
-        limited: taken.more,
-        start: taken.start,
-    })
-}
-
-struct Taken<'a, 'c> {
-    events: Vec<Arc<StoredEvent>>,
-    start: Option<Arc<StoredEvent>>,
-    limit: usize,
-    filter: &'a RoomEventFilter,
-    cx: &'a Context<'c>,
-    more: bool,
-}
-
-impl Taken<'_, '_> {
-    /// Takes events, newest first. True once an event had to be left out: the slice is full.
-    fn take(&mut self, events: Vec<Arc<StoredEvent>>) -> bool {
-        for event in events {
-            let wanted = event_allowed(self.filter, &event) && !self.cx.is_ignored(&event);
-            if wanted && self.events.len() == self.limit {
-                self.more = true;
-                return true;
-            }
-            self.start = Some(event.clone());
-            if wanted {
-                self.events.push(event);
-            }
-        }
-        false
+        self.slice.limited = true;
+        Ok(())
     }
 }

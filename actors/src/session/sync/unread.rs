@@ -1,6 +1,8 @@
 //! Unread counts: push rules over the events after the user's receipt, remembered for each user and room so that every
 //! event is looked at once.
 
+mod marks;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -10,12 +12,14 @@ use moka::sync::Cache;
 use ruma::OwnedUserId;
 use tokio::sync::Mutex;
 
-use super::Context;
-use super::look::Candidate;
+pub(crate) use self::marks::Marks;
+use super::look::{Candidate, Look};
 use super::response::Unread;
+use super::{Context, tail_covers};
 use crate::error::Outcome;
 use crate::push::{Reader, evaluate};
 use crate::room::event::{StoredEvent, relation_of};
+use crate::room::visibility::membership_before;
 
 /// Events looked at when nothing is remembered: more unread ones are not counted.
 const MAX_SCAN: usize = 1_000;
@@ -55,58 +59,17 @@ struct Note {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Everything up to here was looked at.
-    upto: StreamPos,
-    loaded: bool,
+    /// Every event up to here was looked at; `None`: none was.
+    upto: Option<StreamPos>,
     notes: VecDeque<Note>,
+    /// From the user's receipts and its own messages.
     marks: Marks,
-}
-
-/// Up to where a user has read a room.
-#[derive(Debug, Default)]
-pub(crate) struct Marks {
-    everything: StreamPos,
-    main: StreamPos,
-    threads: BTreeMap<String, StreamPos>,
-}
-
-impl Marks {
-    /// From the user's receipts in the room.
-    pub(crate) fn of<'a>(receipts: impl IntoIterator<Item = &'a receipt::Model>) -> Self {
-        let mut marks = Self::default();
-        marks.raise(receipts);
-        marks
-    }
-
-    /// Moves on to the receipts: they never go back, but who reads them may be late.
-    fn raise<'a>(&mut self, receipts: impl IntoIterator<Item = &'a receipt::Model>) {
-        for receipt in receipts {
-            let mark = match receipt.thread_id.as_str() {
-                "" => &mut self.everything,
-                "main" => &mut self.main,
-                thread => self.threads.entry(thread.to_owned()).or_default(),
-            };
-            *mark = (*mark).max(StreamPos(receipt.event_pos));
-        }
-    }
-
-    fn has_read(&self, note: &Note) -> bool {
-        self.cover(note.pos, note.thread.as_deref())
-    }
-
-    /// Whether an event at `pos` in a thread (by its root) or outside all threads is read.
-    pub(crate) fn cover(&self, pos: StreamPos, thread: Option<&str>) -> bool {
-        let mark = match thread {
-            Some(thread) => self.threads.get(thread).copied().unwrap_or_default(),
-            None => self.main,
-        };
-        pos <= self.everything.max(mark)
-    }
+    /// Every receipt up to here is in `marks`.
+    marked_upto: Option<StreamPos>,
 }
 
 impl UnreadCache {
-    /// The counts for the user of `cx` as of `upto`. `receipts`: all of the room's up to there, of anybody, where they
-    /// are at hand.
+    /// The counts for the user of `cx`.
     ///
     /// # Errors
     /// `Unavailable` when the database does not answer.
@@ -114,37 +77,22 @@ impl UnreadCache {
         &self,
         cx: &Context<'_>,
         room: &Candidate,
-        receipts: Option<&[receipt::Model]>,
-        upto: StreamPos,
+        look: &Look,
         by_thread: bool,
     ) -> Outcome<Counts> {
         let key = (cx.args.user.clone(), room.snapshot.nid);
         let state = self.rooms.get_with(key, Arc::default);
         let mut state = state.lock().await;
-        if let Some(receipts) = receipts {
-            let user = cx.args.user.as_str();
-            state
-                .marks
-                .raise(receipts.iter().filter(|receipt| receipt.user_id == user));
-        } else if !state.loaded || room.change.receipt || cx.args.since.is_none() {
-            let nid = room.snapshot.nid.0;
-            let receipts = cx.env.store.receipts_of_user(cx.args.user.as_str(), &[nid]).await?;
-            state.marks.raise(&receipts);
+        state.mark(cx, room, look).await?;
+        let floor = state.upto.unwrap_or(state.marks.everything());
+        if state.upto.is_none() || cx.upto > floor {
+            let events = unseen(cx, room, floor).await?;
+            state.note(cx, room, &events).await?;
+            state.upto = state.upto.max(Some(cx.upto));
         }
-        let floor = if state.loaded {
-            state.upto
-        } else {
-            state.marks.everything.max(room.member_pos)
-        };
-        if upto > floor {
-            state.loaded = true;
-            let events = unseen(cx, room, floor, upto).await?;
-            note(cx, room, &events, &mut state).await;
-        }
-        state.upto = state.upto.max(upto);
         let State { notes, marks, .. } = &mut *state;
-        notes.retain(|note| !marks.has_read(note));
-        Ok(count(notes.iter().filter(|note| note.pos <= upto), by_thread))
+        notes.retain(|note| !marks.cover(note.pos, note.thread.as_deref()));
+        Ok(count(notes.iter().filter(|note| note.pos <= cx.upto), by_thread))
     }
 
     /// Forgets what was counted: the user's push rules changed.
@@ -161,6 +109,89 @@ impl UnreadCache {
     }
 }
 
+impl State {
+    /// Brings the marks up to date: from what this answer knows of receipts, else from the database.
+    async fn mark(&mut self, cx: &Context<'_>, room: &Candidate, look: &Look) -> Outcome<()> {
+        if self.marked_upto >= Some(cx.upto) {
+            return Ok(());
+        }
+        let user = cx.args.user.as_str();
+        let own = |row: &&Arc<receipt::Model>| row.user_id == user;
+        let nid = room.snapshot.nid;
+        if room.is_new() {
+            let all = look.receipts.get(&nid).map_or(&[][..], Vec::as_slice);
+            all.iter().filter(own).for_each(|row| self.marks.note(row));
+        } else if self.marked_upto.is_some() && self.marked_upto >= cx.args.since {
+            let moved = room.change.receipts.iter().filter(own);
+            moved.for_each(|row| self.marks.note(row));
+        } else {
+            let rows = cx.env.store.receipts_of_user(user, &[nid.0]).await?;
+            rows.iter().for_each(|row| self.marks.note(row));
+        }
+        self.marked_upto = Some(cx.upto);
+        Ok(())
+    }
+
+    /// Looks at events, oldest first.
+    async fn note(&mut self, cx: &Context<'_>, room: &Candidate, events: &[Arc<StoredEvent>]) -> Outcome<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut reader = None;
+        for event in events {
+            let pos = event.pos.unwrap_or_default();
+            if begins_stay(cx, event).await? {
+                self.notes.clear();
+            }
+            if cx.view.ignored.contains(&event.pdu.sender) {
+                continue;
+            }
+            let own = event.pdu.sender == cx.args.user;
+            if own && event.pdu.state_key.is_some() {
+                continue;
+            }
+            let thread = thread_of(event);
+            // Whoever writes has read what is above.
+            if own {
+                self.marks.raise(thread.as_deref(), pos);
+                continue;
+            }
+            if self.marks.cover(pos, thread.as_deref()) {
+                continue;
+            }
+            let reader = reader.get_or_insert_with(|| Reader::new(&room.snapshot, cx.view));
+            let verdict = evaluate(reader, &cx.view.push_rules, event).await;
+            if !verdict.notify {
+                continue;
+            }
+            if self.notes.len() == MAX_NOTES {
+                self.notes.pop_front();
+            }
+            self.notes.push_back(Note {
+                pos,
+                thread,
+                highlight: verdict.highlight,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Whether the user came into the room with this event: what was before does not count.
+async fn begins_stay(cx: &Context<'_>, event: &StoredEvent) -> Outcome<bool> {
+    let joins =
+        event.pdu.is_state("m.room.member", cx.args.user.as_str()) && event.pdu.has_membership("join");
+    Ok(joins && membership_before(&cx.env.rooms, event).await?.as_deref() != Some("join"))
+}
+
+fn thread_of(event: &StoredEvent) -> Option<String> {
+    if !event.pdu.content.get().contains("m.thread") {
+        return None;
+    }
+    let (relates_to, rel_type) = relation_of(&event.pdu);
+    relates_to.filter(|_| rel_type.as_deref() == Some("m.thread"))
+}
+
 fn count<'a>(notes: impl Iterator<Item = &'a Note>, by_thread: bool) -> Counts {
     let mut counts = Counts::default();
     for note in notes {
@@ -174,60 +205,42 @@ fn count<'a>(notes: impl Iterator<Item = &'a Note>, by_thread: bool) -> Counts {
     counts
 }
 
-/// Events of others in `(floor, upto]`, newest first.
-async fn unseen(
-    cx: &Context<'_>,
-    room: &Candidate,
-    floor: StreamPos,
-    upto: StreamPos,
-) -> Outcome<Vec<Arc<StoredEvent>>> {
-    let tail = &room.snapshot.timeline;
-    let mut events: Vec<_> = tail
-        .iter()
-        .rev()
-        .filter(|event| event.is_between(floor, upto))
-        .cloned()
-        .collect();
-    let oldest = tail.front().and_then(|event| event.pos);
-    if !room.snapshot.timeline_complete && oldest.is_none_or(|pos| pos > floor) {
-        let mut from = oldest.map_or(upto, |pos| StreamPos(pos.0 - 1)).min(upto);
-        while events.len() < MAX_SCAN {
-            let page = cx.page_back(&room.snapshot, from, floor, PAGE).await?;
+/// The events in `(floor, upto]` since the user came, oldest first; of more than can be looked at, the newest.
+async fn unseen(cx: &Context<'_>, room: &Candidate, floor: StreamPos) -> Outcome<Vec<Arc<StoredEvent>>> {
+    let snapshot = &room.snapshot;
+    let tail = snapshot.timeline.iter().rev();
+    let mut events: Vec<_> = tail.filter(|event| event.is_between(floor, cx.upto)).cloned().collect();
+    let mut looked = 0;
+    let mut came = arrival(cx, &events, &mut looked).await?;
+    if came.is_none() && !tail_covers(snapshot, floor) {
+        let oldest = snapshot.timeline.front().and_then(|event| event.pos);
+        let mut from = oldest.map_or(cx.upto, |pos| StreamPos(pos.0 - 1)).min(cx.upto);
+        while events.len() < MAX_SCAN && came.is_none() {
+            let page = cx.page_back(snapshot, from, floor, PAGE).await?;
             let last = page.len() < PAGE as usize;
             from = page
                 .last()
                 .and_then(|event| event.pos)
                 .map_or(floor, |pos| StreamPos(pos.0 - 1));
             events.extend(page);
+            came = arrival(cx, &events, &mut looked).await?;
             if last {
                 break;
             }
         }
     }
-    events.retain(|event| event.pdu.sender != cx.args.user && !cx.view.ignored.contains(&event.pdu.sender));
+    events.truncate(came.map_or(events.len(), |at| at + 1));
+    events.reverse();
     Ok(events)
 }
 
-async fn note(cx: &Context<'_>, room: &Candidate, events: &[Arc<StoredEvent>], state: &mut State) {
-    if events.is_empty() {
-        return;
-    }
-    let reader = Reader::new(&room.snapshot, cx.view);
-    for event in events.iter().rev() {
-        let actions = evaluate(&reader, &cx.view.push_rules, event).await;
-        if !actions.notify {
-            continue;
+/// Where, among events newest first, the user came into the room; those before `looked` were looked at already.
+async fn arrival(cx: &Context<'_>, events: &[Arc<StoredEvent>], looked: &mut usize) -> Outcome<Option<usize>> {
+    for (at, event) in events.iter().enumerate().skip(*looked) {
+        if begins_stay(cx, event).await? {
+            return Ok(Some(at));
         }
-        let (relates_to, rel_type) = relation_of(&event.pdu);
-        let thread = relates_to.filter(|_| rel_type.as_deref() == Some("m.thread"));
-        let pos = event.pos.unwrap_or_default();
-        if state.notes.len() == MAX_NOTES {
-            state.notes.pop_front();
-        }
-        state.notes.push_back(Note {
-            pos,
-            thread,
-            highlight: actions.highlight,
-        });
     }
+    *looked = events.len();
+    Ok(None)
 }
