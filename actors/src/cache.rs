@@ -111,11 +111,7 @@ where
     ///
     /// # Errors
     /// Whatever `load` answers.
-    pub async fn get_or_load_many<F>(
-        &self,
-        keys: &[K],
-        load: impl FnOnce(Vec<K>) -> F,
-    ) -> Outcome<HashMap<K, Arc<V>>>
+    pub async fn get_or_load_many<F>(&self, keys: &[K], load: impl FnOnce(Vec<K>) -> F) -> Outcome<HashMap<K, Arc<V>>>
     where
         F: Future<Output = Outcome<HashMap<K, V>>>,
     {
@@ -221,6 +217,9 @@ mod tests {
         let found = cache.get_or_load_many(&[1, 2, 3, 4], load).await.expect("no error");
         let found: std::collections::BTreeMap<_, _> = found.into_iter().map(|(key, view)| (key, *view)).collect();
         assert_eq!(found, [(1, 10), (2, 20)].into());
-        assert_eq!((cache.get(&2).as_deref(), cache.get(&3).as_deref()), (Some(&20), Some(&33)));
+        assert_eq!(
+            (cache.get(&2).as_deref(), cache.get(&3).as_deref()),
+            (Some(&20), Some(&33))
+        );
     }
 }

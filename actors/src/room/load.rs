@@ -80,13 +80,18 @@ pub(super) async fn load_rooms(
     let heads: HashMap<i64, room_head::Model> = heads.into_iter().map(|head| (head.room_nid, head)).collect();
     let mut rooms = HashMap::with_capacity(rows.len());
     for row in rows {
-        let Some(head) = heads.get(&row.nid).cloned() else { continue };
+        let Some(head) = heads.get(&row.nid).cloned() else {
+            continue;
+        };
         let timeline = timelines.remove(&row.nid).unwrap_or_default();
         let Some(map) = maps.get(&StateGroupId(head.state_group)).cloned() else {
             continue;
         };
         // Events that are newer than the head: the tail would be too short.
-        if timeline.last().is_some_and(|event| event.pos > Some(StreamPos(head.pos))) {
+        if timeline
+            .last()
+            .is_some_and(|event| event.pos > Some(StreamPos(head.pos)))
+        {
             continue;
         }
         let name = RoomName::from_row(&row)?;

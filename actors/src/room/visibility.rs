@@ -339,7 +339,12 @@ mod tests {
         let closing = event(5, kind, Some(""), &json!({ "history_visibility": "joined" }));
         let stranger = Standing::STRANGER;
         assert!(sees(user, stranger, &opening, &at(HistoryVisibility::Joined, "leave")));
-        assert!(sees(user, stranger, &closing, &at(HistoryVisibility::WorldReadable, "leave")));
+        assert!(sees(
+            user,
+            stranger,
+            &closing,
+            &at(HistoryVisibility::WorldReadable, "leave")
+        ));
         assert!(!sees(user, stranger, &closing, &at(HistoryVisibility::Shared, "leave")));
     }
 

@@ -71,7 +71,10 @@ async fn the_rest_of_the_stream_is_read_by_range() {
             Ok(Some(data("", "m.x", 4)))
         );
         assert_eq!(store.account_data_all("@a:hs").await.expect("read").len(), 2);
-        assert_eq!(store.presence_in_sight("@b:hs", 6, 99).await, Ok(vec![presence("@b:hs", 7)]));
+        assert_eq!(
+            store.presence_in_sight("@b:hs", 6, 99).await,
+            Ok(vec![presence("@b:hs", 7)])
+        );
         assert_eq!(
             store.presence_of(&["@a:hs", "@x:hs"]).await,
             Ok(vec![presence("@a:hs", 6)])

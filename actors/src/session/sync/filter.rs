@@ -57,8 +57,7 @@ pub fn event_allowed(filter: &RoomEventFilter, event: &StoredEvent) -> bool {
         return false;
     }
     let unrestricted = filter.types.is_none() && filter.not_types.is_empty();
-    if !unrestricted
-        && !type_allowed(filter.types.as_deref(), &filter.not_types, &pdu.kind.to_string()) {
+    if !unrestricted && !type_allowed(filter.types.as_deref(), &filter.not_types, &pdu.kind.to_string()) {
         return false;
     }
     match filter.url_filter {

@@ -59,9 +59,8 @@ async fn stripped(cx: &Context<'_>, pending: &Pending) -> Outcome<Vec<Box<RawVal
     if let Some(stored) = stored(cx, pending.nid).await? {
         return Ok(stored);
     }
-    Ok(cx
-        .room(pending.nid)
-        .await?
+    let room = cx.env.rooms.view_nid(pending.nid).await?;
+    Ok(room
         .map(|room| stripped_state(&room, &cx.args.user))
         .unwrap_or_default())
 }

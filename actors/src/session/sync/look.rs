@@ -72,6 +72,7 @@ pub async fn around(cx: &Context<'_>, changes: Option<&Changes>) -> Outcome<Look
         _ => everywhere(cx, &mut look).await?,
     }
     receipts(cx, &mut look).await?;
+    room_data(cx, &mut look).await?;
     Ok(look)
 }
 
@@ -285,6 +286,29 @@ async fn receipts(cx: &Context<'_>, look: &mut Look) -> Outcome<()> {
         for row in cx.env.store.receipts_of_rooms(&fresh, 0, cx.upto.0).await? {
             let room = look.receipts.entry(RoomNid(row.room_nid)).or_default();
             room.push(Arc::new(row));
+        }
+    }
+    Ok(())
+}
+
+/// All account data of the rooms that are new to the client.
+async fn room_data(cx: &Context<'_>, look: &mut Look) -> Outcome<()> {
+    let new = look.joined.iter().filter(|room| room.is_new());
+    let new: HashSet<&str> = new.map(|room| room.snapshot.room_id.as_str()).collect();
+    if cx.args.since.is_none() || new.is_empty() {
+        return Ok(());
+    }
+    let all = cx
+        .env
+        .store
+        .account_data_since(cx.args.user.as_str(), 0, cx.upto.0)
+        .await?;
+    for room_id in &new {
+        look.room_data.remove(*room_id);
+    }
+    for row in all {
+        if new.contains(row.room_id.as_str()) && row.content != "{}" {
+            look.room_data.entry(row.room_id.clone()).or_default().push(row);
         }
     }
     Ok(())

@@ -34,10 +34,7 @@ pub(super) async fn members(
         Known::Upto(since) => Some(since),
     };
     let told: Vec<&UserId> = wanted.iter().chain(&there).copied().collect();
-    let known = cx
-        .env
-        .lazy
-        .note(user, device, delta.room.nid, (since, cx.upto), &told);
+    let known = cx.env.lazy.note(user, device, delta.room.nid, (since, cx.upto), &told);
     wanted.retain(|member| !there.contains(*member) && (redundant.0 || !known.contains(*member)));
     if wanted.is_empty() {
         return Ok(Vec::new());
@@ -55,7 +52,9 @@ async fn at(
     users: &[&UserId],
 ) -> Outcome<Vec<Arc<StoredEvent>>> {
     if group == room.state_group {
-        let now = users.iter().filter_map(|user| room.state_event("m.room.member", user.as_str()));
+        let now = users
+            .iter()
+            .filter_map(|user| room.state_event("m.room.member", user.as_str()));
         return Ok(now.cloned().collect());
     }
     let kind = Arc::<str>::from("m.room.member");
@@ -77,4 +76,3 @@ fn member_of(event: &StoredEvent) -> Option<&UserId> {
     let is_member = event.pdu.kind == ruma::events::TimelineEventType::RoomMember;
     <&UserId>::try_from(event.pdu.state_key.as_deref().filter(|_| is_member)?).ok()
 }
-

@@ -174,3 +174,6 @@ fn tail_covers(room: &RoomSnapshot, pos: StreamPos) -> bool {
 
 /// Room account data by room id.
 type RoomData = BTreeMap<String, Vec<entities::account_data::Model>>;
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,10 @@ impl Renderer {
 
     /// State events, which carry nothing bundled.
     pub fn state(&self, events: &[Arc<StoredEvent>]) -> Vec<Box<RawValue>> {
-        events.iter().map(|event| self.event(event, Extras::default())).collect()
+        events
+            .iter()
+            .map(|event| self.event(event, Extras::default()))
+            .collect()
     }
 
     /// Timeline events with what relates to them up to the end of the answer.
@@ -117,9 +120,18 @@ mod tests {
 
     #[test]
     fn only_the_fields_asked_for() {
-        let event = json!({ "type": "m.x", "content": { "body": "b", "a.b": 1, "c": { "d": 2, "e": 3 } }, "sender": "@a:x" });
+        let event =
+            json!({ "type": "m.x", "content": { "body": "b", "a.b": 1, "c": { "d": 2, "e": 3 } }, "sender": "@a:x" });
         let event = to_raw_value(&event).expect("serializes");
-        let fields = ["type", "content.body", "content.a\\.b", "content.c.d", "content.none", "none.at", "sender.x"];
+        let fields = [
+            "type",
+            "content.body",
+            "content.a\\.b",
+            "content.c.d",
+            "content.none",
+            "none.at",
+            "sender.x",
+        ];
         let fields: Vec<_> = fields.iter().map(|field| path(field)).collect();
         let picked: Value = serde_json::from_str(pick(&event, &fields).expect("an object").get()).expect("json");
         assert_eq!(

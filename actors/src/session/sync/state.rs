@@ -81,16 +81,12 @@ fn late(slice: &Slice, after: bool, upto: StreamPos) -> impl Iterator<Item = &Ar
 }
 
 /// Of each key the newest event: `newer` come later than all of `older` and stand in their order.
-fn merge<'a>(
-    older: Vec<Arc<StoredEvent>>,
-    newer: impl Iterator<Item = &'a Arc<StoredEvent>>,
-) -> Vec<Arc<StoredEvent>> {
+fn merge<'a>(older: Vec<Arc<StoredEvent>>, newer: impl Iterator<Item = &'a Arc<StoredEvent>>) -> Vec<Arc<StoredEvent>> {
     let mut events = older;
     let known = events.len();
     for event in newer {
-        let same = |other: &Arc<StoredEvent>| {
-            other.pdu.kind == event.pdu.kind && other.pdu.state_key == event.pdu.state_key
-        };
+        let same =
+            |other: &Arc<StoredEvent>| other.pdu.kind == event.pdu.kind && other.pdu.state_key == event.pdu.state_key;
         match events.iter().position(same) {
             Some(at) => events[at] = event.clone(),
             None => events.push(event.clone()),

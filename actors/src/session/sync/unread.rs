@@ -9,7 +9,7 @@ use std::sync::Arc;
 use entities::ids::{RoomNid, StreamPos};
 use entities::receipt;
 use moka::sync::Cache;
-use ruma::OwnedUserId;
+use ruma::{OwnedEventId, OwnedUserId};
 use tokio::sync::Mutex;
 
 pub(crate) use self::marks::Marks;
@@ -52,6 +52,7 @@ pub struct Counts {
 /// An event that notifies.
 #[derive(Clone, Debug)]
 struct Note {
+    event_id: OwnedEventId,
     pos: StreamPos,
     thread: Option<String>,
     highlight: bool,
@@ -146,6 +147,9 @@ impl State {
             if cx.view.ignored.contains(&event.pdu.sender) {
                 continue;
             }
+            if let Some(target) = &event.pdu.redacts {
+                self.notes.retain(|note| note.event_id != *target);
+            }
             let own = event.pdu.sender == cx.args.user;
             if own && event.pdu.state_key.is_some() {
                 continue;
@@ -156,7 +160,7 @@ impl State {
                 self.marks.raise(thread.as_deref(), pos);
                 continue;
             }
-            if self.marks.cover(pos, thread.as_deref()) {
+            if event.redacted_by.is_some() || self.marks.cover(pos, thread.as_deref()) {
                 continue;
             }
             let reader = reader.get_or_insert_with(|| Reader::new(&room.snapshot, cx.view));
@@ -168,6 +172,7 @@ impl State {
                 self.notes.pop_front();
             }
             self.notes.push_back(Note {
+                event_id: event.pdu.event_id.clone(),
                 pos,
                 thread,
                 highlight: verdict.highlight,
@@ -179,8 +184,7 @@ impl State {
 
 /// Whether the user came into the room with this event: what was before does not count.
 async fn begins_stay(cx: &Context<'_>, event: &StoredEvent) -> Outcome<bool> {
-    let joins =
-        event.pdu.is_state("m.room.member", cx.args.user.as_str()) && event.pdu.has_membership("join");
+    let joins = event.pdu.is_state("m.room.member", cx.args.user.as_str()) && event.pdu.has_membership("join");
     Ok(joins && membership_before(&cx.env.rooms, event).await?.as_deref() != Some("join"))
 }
 
