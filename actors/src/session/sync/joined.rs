@@ -47,6 +47,7 @@ pub async fn block(cx: &Context<'_>, room: &Candidate, look: &Look) -> Outcome<O
             slice: &slice,
             known: match since {
                 Some(since) if !cx.args.full_state => Known::Upto(since),
+                None if room.stay.before => Known::Outdated(cx.args.since.unwrap_or_default()),
                 _ => Known::Nothing,
             },
             upto: cx.upto,

@@ -25,14 +25,14 @@ pub(super) async fn members(
     let (user, device) = (&cx.args.user, &cx.args.device);
     let mut wanted: HashSet<&UserId> = delta.slice.events.iter().map(|event| &*event.pdu.sender).collect();
     wanted.extend(delta.heroes.iter().map(|hero| &**hero));
-    if delta.known == Known::Nothing {
+    let since = match delta.known {
+        Known::Nothing | Known::Outdated(_) => None,
+        Known::Upto(since) => Some(since),
+    };
+    if since.is_none() {
         wanted.insert(user);
     }
     let there = have.iter().filter_map(|event| member_of(event)).collect::<HashSet<_>>();
-    let since = match delta.known {
-        Known::Nothing => None,
-        Known::Upto(since) => Some(since),
-    };
     let told: Vec<&UserId> = wanted.iter().chain(&there).copied().collect();
     let known = cx.env.lazy.note(user, device, delta.room.nid, (since, cx.upto), &told);
     wanted.retain(|member| !there.contains(*member) && (redundant.0 || !known.contains(*member)));

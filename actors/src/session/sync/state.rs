@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use entities::ids::{StateGroupId, StreamPos};
+use ruma::events::TimelineEventType;
 
 use super::filter::{event_allowed, lazy, section_allows_room};
 use super::members::members;
@@ -17,6 +18,8 @@ use crate::room::snapshot::{RoomSnapshot, StateKey};
 pub enum Known {
     /// None: a first sync, a room new to the user, or `full_state`.
     Nothing,
+    /// None that still holds, but the client may keep what it had up to here: the user was away meanwhile.
+    Outdated(StreamPos),
     /// The state after everything up to here.
     Upto(StreamPos),
 }
@@ -54,6 +57,15 @@ pub async fn delta(cx: &Context<'_>, delta: &Delta<'_>) -> Outcome<Vec<Arc<Store
     // What the timeline does not show of its own state stands here, a little early.
     let mut events = match delta.known {
         Known::Nothing => merge(whole(cx, room, target).await?, late(slice, after, upto)),
+        Known::Outdated(since) => {
+            let mut events = whole(cx, room, target).await?;
+            if lazy(&cx.args.filter).is_some() {
+                let base = group_upto(cx, room, since).await?;
+                let members = changed(cx, base, target).await?.into_iter();
+                events.extend(members.filter(|event| event.pdu.kind == TimelineEventType::RoomMember));
+            }
+            merge(events, late(slice, after, upto))
+        }
         Known::Upto(_) if slice.tells_all && after => {
             let mut all: Vec<_> = slice.events.iter().chain(&slice.dropped).cloned().collect();
             all.retain(|event| event.pdu.state_key.is_some());

@@ -73,7 +73,30 @@ impl Slice {
             self.tells_all = false;
         }
         self.events = seen;
+        self.untangle();
         Ok(())
+    }
+
+    /// Clients take `dropped` in before `events`: where one of these would bring back what one of those replaced, the slice
+    /// begins behind it.
+    fn untangle(&mut self) {
+        let replaced = |old: &&Arc<StoredEvent>| {
+            let newer = self.dropped.iter().filter(|new| new.pos > old.pos);
+            old.pdu.state_key.is_some()
+                && newer
+                    .into_iter()
+                    .any(|new| new.pdu.state_key == old.pdu.state_key && new.pdu.kind == old.pdu.kind)
+        };
+        let Some(last) = self.events.iter().rev().find(replaced).and_then(|event| event.pos) else {
+            return;
+        };
+        for list in [&mut self.events, &mut self.dropped] {
+            list.retain(|event| event.pos > Some(last));
+        }
+        let first = self.events.first().into_iter().chain(self.dropped.first());
+        self.start = first.min_by_key(|event| event.pos).cloned();
+        self.limited = true;
+        self.tells_all = false;
     }
 }
 
@@ -116,6 +139,7 @@ pub async fn slice(cx: &Context<'_>, room: &RoomSnapshot, since: StreamPos, upto
     slice.events.reverse();
     slice.dropped.reverse();
     slice.tells_all &= !slice.limited;
+    slice.untangle();
     Ok(slice)
 }
 

@@ -143,15 +143,17 @@ impl Client {
                 .or_default()
                 .take(block, self.state_after, id);
         }
-        for (kind, list) in [("invite", &mut self.invited), ("knock", &mut self.knocked)] {
+        for (kind, invited) in [("invite", true), ("knock", false)] {
             for id in rooms[kind].as_object().into_iter().flatten().map(|(id, _)| id) {
                 self.rooms.remove(id);
                 self.left.remove(id);
-                list.insert(id.clone());
+                let (here, there) = match invited {
+                    true => (&mut self.invited, &mut self.knocked),
+                    false => (&mut self.knocked, &mut self.invited),
+                };
+                here.insert(id.clone());
+                there.remove(id);
             }
-        }
-        for id in rooms["invite"].as_object().into_iter().flatten().map(|(id, _)| id) {
-            self.knocked.remove(id);
         }
         for event in list(&answer["account_data"]["events"]) {
             self.data.insert(text(event, "type"), event["content"].clone());
