@@ -358,11 +358,17 @@ impl Writer {
             base, publish, done, ..
         } in batch
         {
-            match catch_unwind(AssertUnwindSafe(|| publish(StreamPos(base)))) {
-                Ok(more) => facts.extend(more),
-                Err(_) => tracing::error!("a publish step panicked; its actor reloads"),
-            }
-            answers.push((base, done));
+            let answer = match catch_unwind(AssertUnwindSafe(|| publish(StreamPos(base)))) {
+                Ok(more) => {
+                    facts.extend(more);
+                    Ok(StreamPos(base))
+                }
+                Err(_) => {
+                    tracing::error!("a publish step panicked; its actor reloads");
+                    Err(DomainError::unavailable("committed, but not published"))
+                }
+            };
+            answers.push((answer, done));
         }
         self.feeds.admit(&facts, StreamPos(upto));
         if !facts.is_empty() {
@@ -370,9 +376,9 @@ impl Writer {
             let _ = self.facts.send(facts.into());
         }
         self.failpoints.pass(AFTER_PUBLISH);
-        for (base, done) in answers {
+        for (answer, done) in answers {
             // An asker that went away reads the outcome from the database.
-            let _ = done.send(Ok(StreamPos(base)));
+            let _ = done.send(answer);
         }
     }
 }
