@@ -114,18 +114,24 @@ impl TestServer {
     pub async fn ended(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         loop {
-            let mut process = self.process();
-            let running = process.as_mut().expect("the server was started");
-            if running.try_wait().expect("a child can be asked for its end").is_some() {
-                *process = None;
+            if self.has_ended() {
                 return true;
             }
-            drop(process);
             if Instant::now() > deadline {
                 return false;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut process = self.process();
+        let running = process.as_mut().expect("the server was started");
+        let ended = running.try_wait().expect("a child can be asked for its end").is_some();
+        if ended {
+            *process = None;
+        }
+        ended
     }
 
     /// A second process on the same database, behind a port of its own.
