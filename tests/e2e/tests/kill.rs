@@ -64,6 +64,14 @@ both_databases! {
     async fn a_conversation_survives_kills(server) {
         let (alice, bob, secret) = friends(server, true).await;
         let open = meet(&alice, &bob, "Market", false).await;
+        // One after the other: clients that greet each other in the same moment share their room key twice, and of two
+        // that come in one answer matrix-sdk (0.18) keeps the later one, which cannot read the first messages.
+        let mut acknowledged = Vec::new();
+        for (from, to, body) in [(&alice, &bob, "Good morning."), (&bob, &alice, "Good morning to you.")] {
+            let event_id = from.say(&secret, body).await;
+            to.hears(&secret, body).await;
+            acknowledged.push((secret.to_string(), event_id.to_string(), body.to_owned()));
+        }
         let sessions = [alice.session().tokens.access_token, bob.session().tokens.access_token];
 
         let stop = Arc::new(AtomicBool::new(false));
@@ -82,7 +90,7 @@ both_databases! {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         stop.store(true, Ordering::Relaxed);
-        let acknowledged = talkers.join_all().await.concat();
+        acknowledged.extend(talkers.join_all().await.concat());
 
         // Both clients see their own messages and the other's, each exactly once.
         for person in [&alice, &bob] {
