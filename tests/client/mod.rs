@@ -15,3 +15,4 @@ mod relations;
 mod room_rules;
 mod rooms;
 mod services;
+mod sync;
