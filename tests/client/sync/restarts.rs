@@ -48,7 +48,11 @@ both_databases! {
         let (told, first) = (since(&bob, &start, "").await, ask(&bob, "").await);
         assert_eq!(joined(&told, &room)["unread_notifications"]["notification_count"], 3);
         for stop in ["kill", "stop"] {
-            if stop == "kill" { server.kill() } else { drop(server.stop().await) }
+            if stop == "kill" {
+                server.kill();
+            } else {
+                assert!(server.stop().await.success());
+            }
             server.restart().await;
             assert_eq!(timeless(since(&bob, &start, "").await), timeless(told.clone()), "{stop}");
             assert_eq!(timeless(ask(&bob, "").await), timeless(first.clone()), "{stop}");
