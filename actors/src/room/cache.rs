@@ -389,7 +389,7 @@ impl RoomCache {
     ///
     /// # Errors
     /// As [`Self::state_map`].
-    pub(super) async fn state_maps(&self, groups: &[StateGroupId]) -> Outcome<HashMap<StateGroupId, Arc<StateMap>>> {
+    pub async fn state_maps(&self, groups: &[StateGroupId]) -> Outcome<HashMap<StateGroupId, Arc<StateMap>>> {
         let mut found: HashMap<_, _> = groups
             .iter()
             .filter_map(|group| Some((*group, self.groups.get(group)?)))

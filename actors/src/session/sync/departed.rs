@@ -46,7 +46,7 @@ pub async fn block(cx: &Context<'_>, room: &Candidate, look: &Look) -> Outcome<O
     let (state, state_after) = Events::before_or_after(renderer.state(&state), cx.args.use_state_after);
     Ok(Some(Left {
         timeline: Timeline {
-            events: renderer.timeline(cx, snapshot, &slice.events).await?,
+            events: renderer.timeline(cx, room, &slice).await?,
             limited: slice.limited,
             prev_batch: Some(slice.prev_batch()),
         },

@@ -6,6 +6,7 @@ use entities::ids::StreamPos;
 use ruma::events::TimelineEventType;
 use serde_json::value::RawValue;
 
+use super::Context;
 use super::ephemeral::{receipts_event, typing_event};
 use super::filter::{room_allowed, section_allows_room, type_allowed};
 use super::look::{Candidate, Look};
@@ -13,26 +14,41 @@ use super::render::Renderer;
 use super::response::{Events, Joined, Timeline};
 use super::state::{Delta, Known, delta};
 use super::summary::summarise;
-use super::{Context, timeline};
+use super::timeline::{self, Slice};
 use crate::error::Outcome;
 use crate::room::event::StoredEvent;
 
-/// The block, or `None` where there is nothing to tell.
+/// From where on the room is shown; `None` where it is new to the client: as in a first sync, but for what its user may not
+/// see.
+fn since(cx: &Context<'_>, room: &Candidate) -> Option<StreamPos> {
+    cx.args.since.filter(|_| !room.is_new())
+}
+
+/// The timeline, or `None` where the filter leaves the room out.
 ///
 /// # Errors
 /// `Unavailable` when the database does not answer.
-pub async fn block(cx: &Context<'_>, room: &Candidate, look: &Look) -> Outcome<Option<Joined>> {
+pub async fn slice(cx: &Context<'_>, room: &Candidate) -> Outcome<Option<Slice>> {
     let snapshot = &room.snapshot;
     if !room_allowed(&cx.args.filter, &snapshot.room_id) {
         return Ok(None);
     }
-    // New to the client: the room is shown as in a first sync, but for what its user may not see.
-    let since = cx.args.since.filter(|_| !room.is_new());
+    let since = since(cx, room);
     let mut slice = timeline::slice(cx, snapshot, since.unwrap_or(StreamPos(i64::MIN)), cx.upto).await?;
     if since.is_none() {
         slice.hide(cx, snapshot).await?;
         slice.limited |= cx.args.since.is_some();
     }
+    Ok(Some(slice))
+}
+
+/// The block, or `None` where there is nothing to tell.
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn block(cx: &Context<'_>, room: &Candidate, slice: Option<Slice>, look: &Look) -> Outcome<Option<Joined>> {
+    let (snapshot, since) = (&room.snapshot, since(cx, room));
+    let Some(slice) = slice else { return Ok(None) };
     let names = |event: &Arc<StoredEvent>| names_the_room(event);
     let renamed = room.change.event && (!slice.tells_all || slice.events.iter().chain(&slice.dropped).any(names));
     let summary = if since.is_none() || cx.args.full_state || renamed {
@@ -59,7 +75,7 @@ pub async fn block(cx: &Context<'_>, room: &Candidate, look: &Look) -> Outcome<O
     let (state, state_after) = Events::before_or_after(renderer.state(&state), cx.args.use_state_after);
     let mut block = Joined {
         timeline: Timeline {
-            events: renderer.timeline(cx, snapshot, &slice.events).await?,
+            events: renderer.timeline(cx, room, &slice).await?,
             limited: slice.limited,
             prev_batch: Some(slice.prev_batch()),
         },

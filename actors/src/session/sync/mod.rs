@@ -40,7 +40,7 @@ use crate::stream::feed::{Changes, UserFeed};
 use crate::stream::token::Token;
 
 /// Rooms that wait for the database at the same time.
-const ROOMS_AT_ONCE: usize = 16;
+const ROOMS_AT_ONCE: usize = 64;
 
 /// What a device asks for.
 #[derive(Clone, Debug)]
@@ -102,7 +102,12 @@ pub async fn compute(
     }
     let look = look::around(&cx, changes.as_ref()).await?;
     for rooms in look.joined.chunks(ROOMS_AT_ONCE) {
-        let blocks = rooms.iter().map(|room| joined::block(&cx, room, &look));
+        let slices = try_join_all(rooms.iter().map(|room| joined::slice(&cx, room))).await?;
+        state::prefetch(&cx, rooms, &slices).await?;
+        let blocks = rooms
+            .iter()
+            .zip(slices)
+            .map(|(room, slice)| joined::block(&cx, room, slice, &look));
         for (room, block) in rooms.iter().zip(try_join_all(blocks).await?) {
             if let Some(block) = block {
                 response.rooms.join.insert(room.snapshot.room_id.clone(), block);

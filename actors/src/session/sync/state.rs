@@ -6,6 +6,7 @@ use entities::ids::{StateGroupId, StreamPos};
 use ruma::events::TimelineEventType;
 
 use super::filter::{event_allowed, lazy, section_allows_room};
+use super::look::Candidate;
 use super::members::members;
 use super::timeline::Slice;
 use super::{Context, tail_covers};
@@ -84,6 +85,35 @@ pub async fn delta(cx: &Context<'_>, delta: &Delta<'_>) -> Outcome<Vec<Arc<Store
     }
     events.retain(|event| event_allowed(&cx.args.filter.room.state, event));
     Ok(events)
+}
+
+/// Reads the state at the start of several rooms' timelines at once, where each would else be asked for by itself.
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn prefetch(cx: &Context<'_>, rooms: &[Candidate], slices: &[Option<Slice>]) -> Outcome<()> {
+    if cx.args.use_state_after || rooms.len() == 1 {
+        return Ok(());
+    }
+    let groups = rooms.iter().zip(slices).filter_map(|(room, slice)| {
+        let start = slice.as_ref()?.start.as_ref()?;
+        let whole = room.is_new() || cx.args.full_state;
+        start
+            .state_group
+            .filter(|group| whole && *group != room.snapshot.state_group)
+    });
+    let groups: Vec<StateGroupId> = groups.collect();
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let maps = cx.env.rooms.state_maps(&groups).await?;
+    let nids: Vec<_> = maps
+        .values()
+        .flat_map(|map| map.0.entries())
+        .map(|(_, event)| *event)
+        .collect();
+    // Whoever asks next finds them in memory.
+    cx.env.rooms.events(&nids).await.map(|_| ())
 }
 
 /// State events that the slice leaves out and that are newer than the state at its start.

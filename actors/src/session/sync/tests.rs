@@ -3,6 +3,7 @@
 
 mod actions;
 mod client;
+mod cost;
 mod random;
 mod single;
 mod world;

@@ -343,7 +343,7 @@ fn which_filters(client: &Client) -> bool {
 }
 
 /// An answer without tokens.
-fn timeless(mut answer: Value) -> Value {
+pub(super) fn timeless(mut answer: Value) -> Value {
     if let Some(answer) = answer.as_object_mut() {
         answer.remove("next_batch");
     }

@@ -7,22 +7,22 @@ use super::client::Client;
 use super::world::{World, with_world};
 use crate::room::membership::Action;
 
-async fn people(world: &World) -> (OwnedUserId, OwnedUserId) {
+pub(super) async fn people(world: &World) -> (OwnedUserId, OwnedUserId) {
     (
         world.register("alice", &["A"]).await,
         world.register("bob", &["A"]).await,
     )
 }
 
-fn client(user: &OwnedUserId) -> Client {
+pub(super) fn client(user: &OwnedUserId) -> Client {
     Client::new(user, "A", &json!({}), false)
 }
 
-fn with_filter(user: &OwnedUserId, filter: &Value) -> Client {
+pub(super) fn with_filter(user: &OwnedUserId, filter: &Value) -> Client {
     Client::new(user, "A", filter, false)
 }
 
-fn kinds(events: &Value) -> Vec<&str> {
+pub(super) fn kinds(events: &Value) -> Vec<&str> {
     let events = events["events"].as_array().map_or(&[][..], Vec::as_slice);
     events
         .iter()
@@ -30,7 +30,7 @@ fn kinds(events: &Value) -> Vec<&str> {
         .collect()
 }
 
-fn bodies(block: &Value) -> Vec<&str> {
+pub(super) fn bodies(block: &Value) -> Vec<&str> {
     let events = block["timeline"]["events"].as_array().expect("a list");
     events
         .iter()
@@ -58,6 +58,14 @@ fn hidden_history_still_gives_the_whole_state() {
             (Some(&"m.room.create"), Some(&"m.room.member"))
         );
         assert!(!timeline.contains(&"m.room.message"), "{block}");
+        let memberships = block["timeline"]["events"].as_array().expect("a list");
+        let memberships: Vec<_> = memberships
+            .iter()
+            .map(|event| &event["unsigned"]["membership"])
+            .collect();
+        let (last, before) = memberships.split_last().expect("events");
+        assert_eq!(**last, "join", "{block}");
+        assert!(before.iter().all(|membership| **membership == "leave"), "{block}");
         assert_eq!(
             kinds(&block["state"]),
             ["m.room.name"],
@@ -391,60 +399,6 @@ fn filters_choose() {
             *events,
             json!([{ "type": "m.room.message", "content": { "body": "elsewhere" } }])
         );
-    });
-}
-
-#[test]
-fn what_is_unread() {
-    with_world(|world| async move {
-        let (alice, bob) = people(&world).await;
-        let room = world.create(&alice, "public_chat", "shared").await;
-        world.text(&alice, &room, "before the join").await.expect("sent");
-        world.join(&bob, &room).await.expect("public");
-        let mut bobs = with_filter(
-            &bob,
-            &json!({ "room": { "timeline": { "unread_thread_notifications": true } } }),
-        );
-        let unread = |client: &Client| {
-            let room = &client.rooms[room.as_str()];
-            (
-                room.unread["notification_count"].as_u64(),
-                room.unread["highlight_count"].as_u64(),
-                room.threads.clone(),
-            )
-        };
-        bobs.sync(&world).await;
-        assert_eq!(unread(&bobs), (Some(0), Some(0), Value::Null));
-        let root = world.text(&alice, &room, "one").await.expect("sent");
-        let mention = json!({ "msgtype": "m.text", "body": "two", "m.mentions": { "user_ids": [bob] } });
-        let second = world.say(&alice, &room, &mention).await.expect("sent");
-        let threaded = json!({
-            "msgtype": "m.text", "body": "three", "m.relates_to": { "rel_type": "m.thread", "event_id": root },
-        });
-        let third = world.say(&alice, &room, &threaded).await.expect("sent");
-        bobs.sync(&world).await;
-        let thread = json!({ root.as_str(): { "notification_count": 1, "highlight_count": 0 } });
-        assert_eq!(unread(&bobs), (Some(2), Some(1), thread.clone()));
-        world
-            .read(&bob, &room, &second, "m.read.private", Some("main"))
-            .await
-            .expect("read");
-        bobs.sync(&world).await;
-        assert_eq!(unread(&bobs), (Some(0), Some(0), thread));
-        world
-            .read(&bob, &room, &third, "m.read", Some(root.as_str()))
-            .await
-            .expect("read");
-        bobs.sync(&world).await;
-        assert_eq!(unread(&bobs), (Some(0), Some(0), Value::Null));
-        let gone = world.text(&alice, &room, "four").await.expect("sent");
-        world.text(&alice, &room, "five").await.expect("sent");
-        world.redact(&alice, &room, &gone).await.expect("redacted");
-        bobs.sync(&world).await;
-        assert_eq!(unread(&bobs).0, Some(1), "what was redacted does not count");
-        world.text(&bob, &room, "an answer").await.expect("sent");
-        bobs.sync(&world).await;
-        assert_eq!(unread(&bobs).0, Some(0), "who writes has read");
     });
 }
 
