@@ -34,8 +34,6 @@ both_databases! {
                 stop.store(true, Ordering::Relaxed);
             },
         );
-        let broken: Vec<_> = written.values().flatten().filter(|write| write.broken).collect();
-        assert!(broken.is_empty(), "accepted and not answered: {broken:?}");
         server.restart().await;
         settle(&cast, &mut ledger, written).await;
         watch.catch_up(&cast).await;

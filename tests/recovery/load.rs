@@ -32,8 +32,6 @@ pub struct Write {
     pub answer: Option<Value>,
     /// Whether an answer came only to a repetition.
     pub repeated: bool,
-    /// Whether the connection was lost after the request had been sent.
-    pub broken: bool,
 }
 
 impl Write {
@@ -45,23 +43,16 @@ impl Write {
             body,
             answer: None,
             repeated: false,
-            broken: false,
         }
     }
 
-    async fn ask(&mut self) -> Option<(u16, Value)> {
+    async fn ask(&self) -> Option<(u16, Value)> {
         let token = Some(self.user.token.as_str());
         let answer = self
             .user
             .client
             .try_request(self.method, &self.path, token, Some(&self.body));
-        match answer.await {
-            Ok(answer) => Some(answer).filter(|(status, _)| *status < 500),
-            Err(error) => {
-                self.broken |= !error.is_connect();
-                None
-            }
-        }
+        answer.await.ok().filter(|(status, _)| *status < 500)
     }
 
     /// The last segment of the path.
