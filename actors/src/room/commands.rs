@@ -1,5 +1,7 @@
 //! What a room can be asked. Messages are data.
 
+use std::sync::Arc;
+
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -93,6 +95,11 @@ pub struct Incoming {
     pub json: String,
     /// Its id.
     pub event_id: OwnedEventId,
+    /// The ids of the state before it, as another server tells them: all of them known, or among the outliers. Without
+    /// them the state follows from its parents, which must then be known.
+    pub state_before: Option<Arc<[OwnedEventId]>>,
+    /// The row of `inbound_pdu` that holds it, deleted with the commit that settles it.
+    pub staged: Option<i64>,
 }
 
 /// PDUs from elsewhere, in an order in which parents come before children.

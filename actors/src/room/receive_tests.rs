@@ -92,6 +92,8 @@ impl World {
             room_id: pdu.room_id.clone(),
             json: pdu.json.to_string(),
             event_id: pdu.event_id.clone(),
+            state_before: None,
+            staged: None,
         };
         let ingest = Ingest {
             pdus: pdus.iter().map(incoming).collect(),

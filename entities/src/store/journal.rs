@@ -9,9 +9,10 @@ use super::{
     rows::Rows,
 };
 use crate::{
-    access_token, account_data, cross_signing_key, current_state, dehydrated_device, device, device_key,
-    device_list_change, error::StoreError, event, key_signature, membership, presence, public_room, receipt,
-    refresh_token, room, room_alias, room_head, state_group, state_key, stripped_state, to_device, to_device_txn,
+    access_token, account_data, backward_extremity, cross_signing_key, current_state, dehydrated_device, device,
+    device_key, device_list_change, early_redaction, error::StoreError, event, key_signature, membership, outbound_edu,
+    partial_room, presence, public_room, receipt, refresh_token, room, room_alias, room_head, state_group, state_key,
+    stripped_state, to_device, to_device_txn,
 };
 
 /// Which process may write and which batch was committed last.
@@ -161,6 +162,7 @@ async fn write_batch(tx: &Tx, head: Head, rows: &Rows, reserve: Option<i64>) -> 
 async fn write_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     delete_devices(tx, &rows.devices_deleted).await?;
     delete_current_state(tx, &rows.current_state_removed).await?;
+    delete_settled(tx, rows).await?;
     write_room_rows(tx, rows).await?;
     write_user_rows(tx, rows).await
 }
@@ -181,6 +183,10 @@ async fn write_room_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     tx.upsert::<receipt::Entity>(&rows.receipts).await?;
     tx.insert::<room_alias::Entity>(&rows.aliases).await?;
     tx.upsert::<public_room::Entity>(&rows.published).await?;
+    tx.upsert::<backward_extremity::Entity>(&rows.backward_extremities)
+        .await?;
+    tx.upsert::<early_redaction::Entity>(&rows.early_redactions).await?;
+    tx.upsert::<partial_room::Entity>(&rows.partial_rooms).await?;
     Ok(())
 }
 
@@ -198,6 +204,7 @@ async fn write_user_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     tx.upsert::<dehydrated_device::Entity>(&rows.dehydrated_devices).await?;
     tx.upsert::<cross_signing_key::Entity>(&rows.cross_signing_keys).await?;
     tx.upsert::<key_signature::Entity>(&rows.key_signatures).await?;
+    tx.insert::<outbound_edu::Entity>(&rows.outbound_edus).await?;
     Ok(())
 }
 
@@ -314,6 +321,31 @@ async fn delete_current_state(tx: &Tx, removed: &[(i64, String, String)]) -> Res
     let sql = "DELETE FROM current_state WHERE room_nid = $1 AND type = $2 AND state_key = $3";
     for (room_nid, kind, key) in removed {
         tx.exec(sql, params![*room_nid, kind.as_str(), key.as_str()]).await?;
+    }
+    Ok(())
+}
+
+/// What a submission settles: staged events that found their place, gaps that were filled, redactions that met their target.
+async fn delete_settled(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
+    let db = tx.backend();
+    for (table, column, list) in [
+        ("inbound_pdu", "nid", &rows.staged_done),
+        ("partial_room", "room_nid", &rows.partial_rooms_removed),
+    ] {
+        if !list.is_empty() {
+            let sql = format!("DELETE FROM {table} WHERE {column} {}", db.any(1));
+            tx.exec(&sql, params![db.ints(list)]).await?;
+        }
+    }
+    for (table, column, list) in [
+        ("backward_extremity", "event_id", &rows.backward_extremities_removed),
+        ("early_redaction", "target_event_id", &rows.early_redactions_removed),
+    ] {
+        if !list.is_empty() {
+            let wanted = db.tuples_table(1, &[("r", Kind::Int), ("e", Kind::Text)]);
+            let sql = format!("DELETE FROM {table} WHERE (room_nid, {column}) IN (SELECT r, e FROM {wanted})");
+            tx.exec(&sql, db.tuples(ints_texts(list))).await?;
+        }
     }
     Ok(())
 }

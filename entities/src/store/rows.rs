@@ -74,6 +74,22 @@ pub struct Rows {
     pub cross_signing_keys: Vec<crate::cross_signing_key::Model>,
     /// Upserted.
     pub key_signatures: Vec<crate::key_signature::Model>,
+    /// Inserted; `pos` is an offset.
+    pub outbound_edus: Vec<crate::outbound_edu::Model>,
+    /// Staged events (`inbound_pdu.nid`) that have found their place: deleted.
+    pub staged_done: Vec<i64>,
+    /// Upserted.
+    pub backward_extremities: Vec<crate::backward_extremity::Model>,
+    /// Deleted by `(room_nid, event_id)`.
+    pub backward_extremities_removed: Vec<(i64, String)>,
+    /// Upserted.
+    pub early_redactions: Vec<crate::early_redaction::Model>,
+    /// Deleted by `(room_nid, target_event_id)`.
+    pub early_redactions_removed: Vec<(i64, String)>,
+    /// Upserted.
+    pub partial_rooms: Vec<crate::partial_room::Model>,
+    /// Deleted by `room_nid`.
+    pub partial_rooms_removed: Vec<i64>,
 }
 
 /// An event whose stored PDU is replaced by its pruned form; it stops relating to another event.
@@ -124,6 +140,18 @@ impl Rows {
             self.current_state
                 .retain(|r| !gone.contains(&(r.room_nid, r.r#type.clone(), r.state_key.clone())));
         }
+        if !later.backward_extremities_removed.is_empty() {
+            let gone: HashSet<&(i64, String)> = later.backward_extremities_removed.iter().collect();
+            self.backward_extremities
+                .retain(|r| !gone.contains(&(r.room_nid, r.event_id.clone())));
+        }
+        if !later.early_redactions_removed.is_empty() {
+            let gone: HashSet<&(i64, String)> = later.early_redactions_removed.iter().collect();
+            self.early_redactions
+                .retain(|r| !gone.contains(&(r.room_nid, r.target_event_id.clone())));
+        }
+        self.partial_rooms
+            .retain(|r| !later.partial_rooms_removed.contains(&r.room_nid));
         if !self.forgotten.is_empty() {
             let back: HashSet<(i64, &str)> = later
                 .memberships
@@ -154,6 +182,7 @@ impl Rows {
         self.presence.iter_mut().for_each(|r| shift(&mut r.pos));
         self.to_device.iter_mut().for_each(|r| shift(&mut r.pos));
         self.device_list_changes.iter_mut().for_each(|r| shift(&mut r.pos));
+        self.outbound_edus.iter_mut().for_each(|r| shift(&mut r.pos));
     }
 
     /// Appends a later submission's rows, with the effect of writing one after the other.
@@ -189,6 +218,14 @@ impl Rows {
             dehydrated_devices,
             cross_signing_keys,
             key_signatures,
+            outbound_edus,
+            staged_done,
+            backward_extremities,
+            backward_extremities_removed,
+            early_redactions,
+            early_redactions_removed,
+            partial_rooms,
+            partial_rooms_removed,
         } = other;
         self.rooms.extend(rooms);
         self.room_heads.extend(room_heads);
@@ -219,6 +256,14 @@ impl Rows {
         self.dehydrated_devices.extend(dehydrated_devices);
         self.cross_signing_keys.extend(cross_signing_keys);
         self.key_signatures.extend(key_signatures);
+        self.outbound_edus.extend(outbound_edus);
+        self.staged_done.extend(staged_done);
+        self.backward_extremities.extend(backward_extremities);
+        self.backward_extremities_removed.extend(backward_extremities_removed);
+        self.early_redactions.extend(early_redactions);
+        self.early_redactions_removed.extend(early_redactions_removed);
+        self.partial_rooms.extend(partial_rooms);
+        self.partial_rooms_removed.extend(partial_rooms_removed);
     }
 
     /// Whether there is nothing to write.
@@ -253,6 +298,14 @@ impl Rows {
             && self.dehydrated_devices.is_empty()
             && self.cross_signing_keys.is_empty()
             && self.key_signatures.is_empty()
+            && self.outbound_edus.is_empty()
+            && self.staged_done.is_empty()
+            && self.backward_extremities.is_empty()
+            && self.backward_extremities_removed.is_empty()
+            && self.early_redactions.is_empty()
+            && self.early_redactions_removed.is_empty()
+            && self.partial_rooms.is_empty()
+            && self.partial_rooms_removed.is_empty()
     }
 
     /// About how many bytes of text the large columns carry.
