@@ -1,13 +1,13 @@
-//! Measures what an ask costs: `cargo run --release -p actors --example ask`.
+//! Measures what an ask costs: `cargo run --release -p base --example ask`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actors::clock::Clock;
-use actors::error::Outcome;
-use actors::rng::Rng;
-use actors::stats::Registry;
-use actors::supervisor::{Arbiters, Fabric, Handle, Kind, Managed, Ran, Settings};
+use base::clock::Clock;
+use base::error::Outcome;
+use base::rng::Rng;
+use base::stats::Registry;
+use base::supervisor::{Arbiters, Fabric, Handle, Kind, Managed, Ran, Settings};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
