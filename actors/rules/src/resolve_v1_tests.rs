@@ -3,8 +3,8 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::room::rules::rules_of;
-use crate::room::testing::{Origin, create, event};
+use crate::rules::rules_of;
+use crate::testing::{Origin, create, event};
 
 /// Events at chosen depths, and states of them.
 struct Room {

@@ -1,8 +1,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::room::rules::rules_of;
-use crate::room::testing::{Origin, create, event as new_event};
+use crate::rules::rules_of;
+use crate::testing::{Origin, create, event as new_event};
 
 /// A small room of one server.
 struct Room {
@@ -71,7 +71,7 @@ impl Room {
 
 #[test]
 fn only_who_may_does() {
-    for version in crate::room::rules::supported() {
+    for version in crate::rules::supported() {
         let mut room = Room::new(version.as_str());
         let text = || json!({ "body": "x" });
         let join = || json!({ "membership": "join" });

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::room::rules::rules_of;
-use crate::room::testing::{Origin, create, event};
+use crate::rules::rules_of;
+use crate::testing::{Origin, create, event};
 
 fn pdu(
     origin: &Origin,
@@ -26,7 +26,7 @@ fn pdu(
 #[test]
 fn pruning_keeps_the_id_and_what_the_room_rests_on() {
     let origin = Origin::new("one");
-    for version in crate::room::rules::supported() {
+    for version in crate::rules::supported() {
         let rules = rules_of(version.as_str()).expect("supported");
         let message = pdu(
             &origin,
@@ -42,7 +42,7 @@ fn pruning_keeps_the_id_and_what_the_room_rests_on() {
         assert_eq!(&*pruned.json, prune(&message.json, &rules).expect("a PDU"));
         let object = canonical(&pruned.json).expect("canonical");
         assert_eq!(
-            crate::room::parse::event_id_of(&object, &rules).expect("hashable"),
+            crate::parse::event_id_of(&object, &rules).expect("hashable"),
             message.event_id
         );
         let create = create(&origin, &rules, version.as_str(), "@a:one");

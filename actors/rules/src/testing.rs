@@ -1,4 +1,4 @@
-//! Signed events for the tests of this module.
+//! Signed events for the tests of rooms.
 
 use std::collections::BTreeMap;
 

@@ -2,8 +2,8 @@ use ruma::signatures::PublicKeyMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::room::rules::{rules_of, supported};
-use crate::room::testing::{Origin, create, event as new_event};
+use crate::rules::{rules_of, supported};
+use crate::testing::{Origin, create, event as new_event};
 
 fn rules(version: &str) -> Arc<RoomVersionRules> {
     rules_of(version).expect("supported")

@@ -1,8 +1,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::room::rules::rules_of;
-use crate::room::testing::{Origin, create, event};
+use crate::rules::rules_of;
+use crate::testing::{Origin, create, event};
 
 /// A chain of events of which each names all before it that authorize it.
 struct Room {
