@@ -56,6 +56,7 @@ mod room;
 pub mod rows;
 mod run;
 pub mod search;
+mod server_key;
 pub mod session;
 mod state;
 mod stream;
