@@ -8,7 +8,7 @@ use ruma::{OwnedUserId, RoomId, RoomVersionId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::commands::{Append, Appended, Create, Ingest, SetReceipt, Verdict};
+use super::commands::{Append, Appended, Backfill, Create, Import, Imported, Ingest, OutOfRoom, SetReceipt, Verdict};
 use super::commit::{self, Answer, End, Item};
 use super::plan::{self, BATCH_EVENTS};
 use super::receive::{self, Received};
@@ -30,6 +30,12 @@ pub enum RoomCommand {
     Create(Create),
     /// Events from elsewhere.
     Ingest(Ingest),
+    /// The room as another server has it.
+    Import(Import),
+    /// Events from before those that are here.
+    Backfill(Backfill),
+    /// A membership in a room that this server is not in.
+    OutOfRoom(OutOfRoom),
     /// A receipt of a local user.
     Receipt(SetReceipt),
     /// A local user who left wants to forget the room.
@@ -41,8 +47,10 @@ pub enum RoomCommand {
 pub enum RoomReply {
     /// To [`RoomCommand::Append`] and [`RoomCommand::Create`].
     Appended(Appended),
-    /// To [`RoomCommand::Ingest`].
+    /// To [`RoomCommand::Ingest`] and [`RoomCommand::Backfill`].
     Ingested(Vec<Verdict>),
+    /// To [`RoomCommand::Import`].
+    Imported(Imported),
     /// To everything without a result.
     Done,
 }
@@ -83,6 +91,10 @@ impl Managed for RoomKind {
                     // These are batches of their own.
                     RoomCommand::Create(create) => return run_create(&env, &key, state, create).await,
                     RoomCommand::Ingest(ingest) => return run_ingest(&env, &state, ingest).await,
+                    RoomCommand::Import(_) | RoomCommand::Backfill(_) | RoomCommand::OutOfRoom(_) => {
+                        let replies = vec![Err(DomainError::unavailable("federation is not ready"))];
+                        return Ran::Done { state, replies };
+                    }
                 }
             }
             match commit::run(&env, &state, items).await {
@@ -106,7 +118,7 @@ impl Managed for RoomKind {
             let more = match command {
                 RoomCommand::Append(append) => append.drafts.len(),
                 RoomCommand::Receipt(_) | RoomCommand::Forget(_) => 0,
-                RoomCommand::Create(_) | RoomCommand::Ingest(_) => return items.max(1),
+                _ => return items.max(1),
             };
             if items > 0 && (drafts + more > BATCH_EVENTS || items == BATCH_ITEMS) {
                 break;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use super::event::Pdu;
 
 /// An event that a local user wants to send.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -91,7 +93,7 @@ pub struct Create {
 pub struct Incoming {
     /// The room.
     pub room_id: OwnedRoomId,
-    /// The PDU as text, redacted if its content hash did not hold.
+    /// The PDU as [`Pdu::json`] has it: canonical, without `unsigned`, redacted if its content hash did not hold.
     pub json: String,
     /// Its id.
     pub event_id: OwnedEventId,
@@ -100,6 +102,29 @@ pub struct Incoming {
     pub state_before: Option<Arc<[OwnedEventId]>>,
     /// The row of `inbound_pdu` that holds it, deleted with the commit that settles it.
     pub staged: Option<i64>,
+}
+
+impl Incoming {
+    /// An event that was checked.
+    #[must_use]
+    pub fn of(pdu: &Pdu) -> Self {
+        Self {
+            room_id: pdu.room_id.clone(),
+            json: pdu.json.to_string(),
+            event_id: pdu.event_id.clone(),
+            state_before: None,
+            staged: None,
+        }
+    }
+
+    /// With the state before it, see [`Self::state_before`].
+    #[must_use]
+    pub fn with_state(self, state_before: Arc<[OwnedEventId]>) -> Self {
+        Self {
+            state_before: Some(state_before),
+            ..self
+        }
+    }
 }
 
 /// PDUs from elsewhere, in an order in which parents come before children.
@@ -111,7 +136,70 @@ pub struct Ingest {
     pub outliers: Vec<Incoming>,
 }
 
-/// What became of each PDU of an [`Ingest`], in order.
+/// A room that this server enters by way of another: one it does not know, or one that all its users have left, whose
+/// state is then replaced by the one given.
+///
+/// A failure in between leaves nothing that readers see, and the same import can be tried again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Import {
+    /// The room version's identifier.
+    pub version: String,
+    /// The ids of the state before the join.
+    pub state: Vec<OwnedEventId>,
+    /// The events of `state` and of the auth chains of `state` and `join`, auth events before those they authorize; known
+    /// ones may be left out. What does not pass authorization is left out of the state.
+    pub events: Vec<Incoming>,
+    /// The join of a local user, signed by all who must.
+    pub join: Incoming,
+    /// `Some` when `state` lacks the members (MSC3706).
+    pub partial: Option<PartialState>,
+}
+
+/// What is kept about a room whose members are still to be fetched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PartialState {
+    /// The server that let us in.
+    pub via: OwnedServerName,
+    /// The servers in the room before the join.
+    pub servers: Vec<OwnedServerName>,
+}
+
+/// What an [`Import`] made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// The stream position after which readers see the room.
+    pub pos: i64,
+    /// How many of the given state events are part of the state.
+    pub state: usize,
+    /// How many were left out: unknown, or not authorized.
+    pub left_out: usize,
+}
+
+/// Events from before the oldest that this server has, or from a gap in between. They take places in the timeline that lie
+/// before what is there already; nobody is woken and the room's current state stays as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Backfill {
+    /// The events, in any order. One whose parents are not all among them, or known with their state, needs
+    /// [`Incoming::state_before`]; it is [`Verdict::Missing`] otherwise.
+    pub events: Vec<Incoming>,
+    /// What their auth chains and states need besides, auth events first.
+    pub outliers: Vec<Incoming>,
+}
+
+/// An invite or a knock of a local user in a room that no local user is joined to, or what ends one: a leave or a ban.
+///
+/// What ends it is taken if the user itself sent it, or if it names the pending invite or knock among its auth events.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OutOfRoom {
+    /// The room version's identifier.
+    pub version: String,
+    /// The member event; its state key is the local user.
+    pub event: Incoming,
+    /// The stripped state that came with it, as clients get it.
+    pub stripped: Vec<Box<RawValue>>,
+}
+
+/// What became of each PDU of an [`Ingest`] or a [`Backfill`], in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// Part of the room.

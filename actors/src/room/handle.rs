@@ -1,12 +1,15 @@
 //! The way to rooms from outside: reads without a message, writes through the room's actor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use entities::ids::RoomNid;
 use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
 
 use super::actor::{RoomCommand, RoomKind, RoomReply};
-use super::commands::{Append, Appended, Create, Draft, Ingest, SetReceipt, SetTyping, Verdict};
+use super::commands::{
+    Append, Appended, Backfill, Create, Draft, Import, Imported, Ingest, OutOfRoom, SetReceipt, SetTyping, Verdict,
+};
 use super::membership;
 use super::receipts;
 use super::snapshot::RoomSnapshot;
@@ -14,6 +17,9 @@ use super::typing;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::supervisor::{Fabric, Handle, Settings};
+
+/// How long an import may take, the wait for its turn included.
+const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// All rooms. Cheap to clone.
 #[derive(Clone)]
@@ -126,6 +132,49 @@ impl Rooms {
             RoomReply::Ingested(verdicts) => Ok(verdicts),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Takes a room over from another server, with the join of a local user that this server made with it. Takes seconds for
+    /// rooms of many thousands; whoever asks the room meanwhile waits.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN` when the join is not authorized by the given state; `M_BAD_STATE` (502) when that state is none;
+    /// `M_CONFLICT` when local users are in the room already: the join then goes the way of every event.
+    pub async fn import(&self, room_id: &RoomId, import: Import) -> Outcome<Imported> {
+        let command = RoomCommand::Import(import);
+        match self
+            .actors
+            .ask_within(room_id.as_str(), command, IMPORT_DEADLINE)
+            .await?
+        {
+            RoomReply::Imported(imported) => Ok(imported),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Takes events from before those that are here.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND` for unknown rooms.
+    pub async fn backfill(&self, room_id: &RoomId, backfill: Backfill) -> Outcome<Vec<Verdict>> {
+        match self
+            .actors
+            .ask(room_id.as_str(), RoomCommand::Backfill(backfill))
+            .await?
+        {
+            RoomReply::Ingested(verdicts) => Ok(verdicts),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Takes an invite, a knock or the end of one of a local user, in a room that no local user is joined to. Where one is,
+    /// nothing happens: the room gets the event like any other.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN` for an event that ends no invite or knock that is pending; `M_BAD_JSON` for anything but a member event
+    /// of a local user; `M_UNSUPPORTED_ROOM_VERSION`.
+    pub async fn out_of_room(&self, room_id: &RoomId, event: OutOfRoom) -> Outcome<()> {
+        self.done(room_id, RoomCommand::OutOfRoom(event)).await
     }
 
     /// Moves a receipt; one that would move backwards stays.

@@ -1,5 +1,6 @@
 //! Rooms: the actor that applies the rules, and how rooms are read.
 
+pub mod acl;
 pub mod actor;
 pub mod bundle;
 pub mod cache;
