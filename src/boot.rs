@@ -157,8 +157,10 @@ fn reload(running: &mut Config, telemetry: &Telemetry, server: &Server, reread: 
 }
 
 /// In reverse: nothing new comes in, what came in is done, what was done is written.
-async fn drain(config: &Config, server: Server, hub: &Hub) {
+async fn drain(config: &Config, mut server: Server, hub: &Hub) {
     let patience = Duration::from_secs(config.actors.drain_timeout_secs);
+    // Before those who wait get their answers, so that they do not come back on the same connection.
+    server.close().await;
     hub.begin_drain();
     server.stop(patience).await;
     hub.drain(patience).await;

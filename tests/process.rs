@@ -4,12 +4,17 @@ use std::{
     env, fs,
     path::PathBuf,
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::common::{
-    client::{AnswerExt, PASSWORD, User},
+    client::{AnswerExt, PASSWORD, User, encode},
     db::unique,
     server::binary,
 };
@@ -69,6 +74,20 @@ fn failed_with(output: &Output, code: i32, expected: &str) {
 fn succeeded(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Sends bytes and reads one answer, in lower case where case does not matter.
+async fn exchange(connection: &mut TcpStream, bytes: &str) -> String {
+    connection.write_all(bytes.as_bytes()).await.expect("the server reads");
+    let mut answer = String::new();
+    let mut piece = [0; 4_096];
+    // Every answer here is one JSON object without others in it.
+    while !answer.ends_with('}') {
+        let read = connection.read(&mut piece).await.expect("the server answers");
+        assert!(read > 0, "the connection was closed after {answer:?}");
+        answer.push_str(&String::from_utf8_lossy(&piece[..read]));
+    }
+    answer.replace("Connection: ", "connection: ")
 }
 
 #[test]
@@ -188,16 +207,59 @@ both_databases! {
             alice.get(&path).await.ok()["next_batch"].as_str().map(str::to_owned)
         };
         let stop = async {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            let begin = std::time::Instant::now();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let begin = Instant::now();
             assert!(server.stop().await.success());
             begin.elapsed()
         };
         let (answer, took) = tokio::join!(poll, stop);
         assert!(answer.is_some());
-        assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+        assert!(took < Duration::from_secs(10), "{took:?}");
         server.restart().await;
         alice.get("account/whoami").await.ok();
+    }
+
+    async fn a_stopping_server_answers_everyone_who_came(server) {
+        let alice = server.register("alice").await;
+        let note = |name: &str| {
+            let path = format!("user/{}/account_data/{name}", encode(&alice.user_id));
+            let (path, token) = (server.client.url(&path).replace(&server.client.base, ""), &alice.token);
+            let head = format!("PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 9");
+            (format!("{head}\r\n\r\n"), "{\"a\": 12}")
+        };
+        let connect = || TcpStream::connect(server.client.base.trim_start_matches("http://").to_owned());
+        let mut idle = connect().await.expect("the server listens");
+        let mut kept = connect().await.expect("the server listens");
+        let (head, body) = note("org.example.kept");
+        let first = exchange(&mut kept, &format!("{head}{body}")).await;
+        assert!(first.starts_with("HTTP/1.1 200") && !first.contains("connection: close"), "{first}");
+        let mut halfway = connect().await.expect("the server listens");
+        let (head, rest) = note("org.example.halfway");
+        halfway.write_all(head.as_bytes()).await.expect("the server reads");
+        // Once this has been answered, the server has read what came before it.
+        server.client.get("/_matrix/client/versions").await.ok();
+
+        server.signal("TERM");
+        let begin = Instant::now();
+        while connect().await.is_ok() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "new connections are still taken");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (head, body) = note("org.example.late");
+        let late = exchange(&mut kept, &format!("{head}{body}")).await;
+        assert!(late.starts_with("HTTP/1.1 200") && late.contains("connection: close"), "{late}");
+        let done = exchange(&mut halfway, rest).await;
+        assert!(done.starts_with("HTTP/1.1 200") && done.contains("connection: close"), "{done}");
+        for connection in [&mut kept, &mut halfway, &mut idle] {
+            assert_eq!(connection.read(&mut [0; 100]).await.expect("an orderly end"), 0);
+        }
+        server.logged("stopped").await;
+        assert!(server.ended(Duration::from_secs(10)).await);
+        server.restart().await;
+        for name in ["kept", "late", "halfway"] {
+            let path = format!("user/{}/account_data/org.example.{name}", encode(&alice.user_id));
+            alice.get(&path).await.ok();
+        }
     }
 
     async fn a_hangup_reloads_what_can_be_reloaded(server) {

@@ -18,19 +18,32 @@ use super::work::{Work, discard};
 use super::{error, render};
 use crate::config::{R0Profile, Resource};
 
-/// Answers a request.
+/// Answers a request, unless the server has stopped taking any.
 pub async fn dispatch<H: Backend>(
     request: HttpRequest,
-    mut payload: web::Payload,
+    payload: web::Payload,
     state: web::Data<HttpState<H>>,
 ) -> HttpResponse {
+    let Some(pass) = state.gate.enter() else {
+        let refusal = DomainError::unavailable("the server is stopping");
+        return render::last(render::response(error::reply(&refusal, false)));
+    };
+    let response = answer(request, payload, &state).await;
+    let response = render::with_pass(response, pass);
+    match state.gate.is_closing() {
+        true => render::last(response),
+        false => response,
+    }
+}
+
+async fn answer<H: Backend>(request: HttpRequest, mut payload: web::Payload, state: &HttpState<H>) -> HttpResponse {
     let started = Instant::now();
     let method = Method::from_bytes(request.method().as_str().as_bytes()).unwrap_or_default();
     if method == Method::OPTIONS {
         return render::preflight();
     }
     let door = state.doors.get(&request.app_config().local_addr());
-    let (template, args, endpoint) = match find(&state, door, &method, &request) {
+    let (template, args, endpoint) = match find(state, door, &method, &request) {
         Ok(found) => found,
         Err((refusal, allow)) => {
             metrics::counter!("http_unrecognized_total").increment(1);
@@ -49,7 +62,7 @@ pub async fn dispatch<H: Backend>(
         user = tracing::field::Empty,
     );
     let work = Work {
-        state: &state,
+        state,
         endpoint,
         info,
         args,

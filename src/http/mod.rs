@@ -10,6 +10,7 @@ pub mod endpoint;
 mod envelope;
 pub mod error;
 pub mod federation;
+pub mod gate;
 pub mod limits;
 pub mod media;
 pub mod process;

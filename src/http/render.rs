@@ -1,11 +1,16 @@
 //! From replies to actix-web's responses: with `dispatch`, `work` and `server` the only code that knows it.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use actix_web::HttpResponse;
-use actix_web::body::SizedStream;
-use actix_web::http::StatusCode;
+use actix_web::body::{BodySize, BoxBody, MessageBody, SizedStream};
 use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, StatusCode};
+use bytes::Bytes;
 
 use super::cors;
+use super::gate::Pass;
 use super::reply::{Body, Reply};
 
 /// The answer to `OPTIONS`, whatever the path.
@@ -24,6 +29,34 @@ pub(super) fn refused(reply: Reply, allow: Option<&str>) -> HttpResponse {
         response.headers_mut().insert(actix_web::http::header::ALLOW, allow);
     }
     response
+}
+
+/// The last answer on its connection.
+pub(super) fn last(mut response: HttpResponse) -> HttpResponse {
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
+}
+
+/// An answer whose request is in progress until the last piece of the body has been taken.
+pub(super) fn with_pass(response: HttpResponse, pass: Pass) -> HttpResponse {
+    response.map_body(|_, body| BoxBody::new(InProgress { body, _pass: pass }))
+}
+
+struct InProgress {
+    body: BoxBody,
+    _pass: Pass,
+}
+
+impl MessageBody for InProgress {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
+    }
 }
 
 /// Any answer.

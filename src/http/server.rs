@@ -1,7 +1,8 @@
 //! The listeners: sockets, TLS, workers. What arrives is dispatched through the table (`super::dispatch`).
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use actors::hub::Hub;
 use tokio::net::TcpSocket;
+use tokio::time::Instant;
 
 use super::dispatch::dispatch;
 use super::process::Process;
@@ -25,6 +27,14 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(20);
 const BACKLOG: u32 = 2_048;
 /// Connections one worker holds.
 const CONNECTIONS: usize = 25_000;
+
+/// A stopping server waits for a while without requests before it closes the connections that are left: a client that
+/// has just had its answer may be sending the next request.
+const QUIET: Duration = Duration::from_millis(250);
+/// How soon a pause has reached the accepting thread.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Seconds for bytes that connections have still to write after the last request.
+const FLUSH_SECS: u64 = 2;
 
 /// Why the server does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +61,8 @@ pub struct Server {
     state: web::Data<HttpState<Hub>>,
     certificates: Vec<Arc<Certificate>>,
     addresses: Vec<SocketAddr>,
+    /// Second handles on the sockets that the workers' connections come from.
+    listeners: Vec<TcpListener>,
 }
 
 /// A listening socket; nobody answers on it yet.
@@ -136,12 +148,19 @@ pub fn start(
             certificates.push(certificate.clone());
         }
     }
+    let mut listeners = Vec::new();
+    for Socket { listener, address, .. } in &sockets {
+        let address = *address;
+        let again = listener.try_clone();
+        listeners.push(again.map_err(|source| ServerError::Bind { address, source })?);
+    }
     let handle = serve(state.clone(), sockets)?;
     Ok(Server {
         handle,
         state,
         certificates,
         addresses,
+        listeners,
     })
 }
 
@@ -157,7 +176,7 @@ fn serve(state: web::Data<HttpState<Hub>>, sockets: Vec<Socket>) -> Result<Serve
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEAD_DEADLINE)
         .max_connections(CONNECTIONS)
-        .shutdown_timeout(20)
+        .shutdown_timeout(FLUSH_SECS)
         .disable_signals();
     for Socket {
         listener,
@@ -207,11 +226,33 @@ impl Server {
         self.state.limits.reload(limits);
     }
 
-    /// Takes no more connections and waits for requests under way, for at most `patience`.
-    pub async fn stop(self, patience: Duration) {
-        if tokio::time::timeout(patience, self.handle.stop(true)).await.is_err() {
-            tracing::warn!("requests were still under way");
-            self.handle.stop(false).await;
+    /// From now on new connections are refused, and every answer closes its connection.
+    pub async fn close(&mut self) {
+        if self.listeners.is_empty() {
+            return;
         }
+        self.handle.pause().await;
+        // The accepting thread has to have let go of the sockets, or it reports an error on each.
+        tokio::time::sleep(PAUSE).await;
+        for listener in self.listeners.drain(..) {
+            // A paused listener would leave connections waiting for an answer that never comes.
+            if let Err(error) = TcpStream::from(OwnedFd::from(listener)).shutdown(Shutdown::Both) {
+                tracing::debug!(%error, "a listening socket stays open until the end");
+            }
+        }
+        self.state.gate.close();
+    }
+
+    /// Waits until all requests have been answered, for at most `patience`, and closes the connections that are left.
+    pub async fn stop(mut self, patience: Duration) {
+        self.close().await;
+        let (begin, gate) = (Instant::now(), &self.state.gate);
+        // Over HTTP/2 a client can go on asking.
+        gate.quiet(QUIET, begin + patience / 2).await;
+        gate.shut();
+        if !gate.quiet(Duration::ZERO, begin + patience).await {
+            tracing::warn!("requests were still under way");
+        }
+        self.handle.stop(true).await;
     }
 }

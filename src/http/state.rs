@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::context::RequestInfo;
 use super::endpoint::Table;
+use super::gate::Gate;
 use super::limits::Limits;
 use crate::config::{Config, Resource};
 
@@ -109,6 +110,8 @@ pub struct HttpState<H = Hub> {
     pub limits: Limits,
     /// By local address; addresses that are not in here serve everything.
     pub doors: HashMap<SocketAddr, Door>,
+    /// Counts what is in progress; closed when the server stops.
+    pub gate: Arc<Gate>,
     pub(super) requests: Arc<Semaphore>,
     pub(super) long_polls: Arc<Semaphore>,
 }
@@ -123,6 +126,7 @@ impl<H: Backend> HttpState<H> {
             config,
             table,
             doors: HashMap::new(),
+            gate: Arc::default(),
             requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
             long_polls: Arc::new(Semaphore::new(MAX_LONG_POLLS)),
         }

@@ -130,8 +130,21 @@ pub async fn check(cast: &Cast, ledger: &Ledger, watch: &Watch) {
     backup(cast, of(Kind::Backup)).await;
 }
 
+impl Cast {
+    /// Whether carol's receipt is on this event.
+    pub async fn receipt_on(&self, event_id: &str) -> bool {
+        let sync = self.watcher.sync(None, 0, None).await;
+        let ephemeral = sync["rooms"]["join"][&self.hall]["ephemeral"]["events"].as_array();
+        let receipt = ephemeral
+            .into_iter()
+            .flatten()
+            .find(|event| event["type"] == "m.receipt");
+        receipt.is_some_and(|event| event["content"][event_id]["m.read"][&self.carol.user_id].is_object())
+    }
+}
+
 /// A room's whole history, newest first.
-async fn history(user: &User, room: &str) -> Vec<Value> {
+pub async fn history(user: &User, room: &str) -> Vec<Value> {
     let mut events = Vec::new();
     let mut from = String::new();
     loop {
@@ -181,11 +194,7 @@ async fn states(cast: &Cast, writes: &[Write]) {
 /// The last request decides.
 async fn membership(cast: &Cast, room: &str, user: &User, writes: &[Write]) {
     let Some(last) = writes.last() else { return };
-    let expected = match last.action() {
-        "join" => "join",
-        "invite" => "invite",
-        _ => "leave",
-    };
+    let expected = last.leads_to();
     let path = format!("rooms/{}/state/m.room.member/{}", encode(room), encode(&user.user_id));
     assert_eq!(
         cast.alice.get(&path).await.ok()["membership"],
@@ -275,16 +284,8 @@ async fn carols_data(cast: &Cast, data: &[Write], receipts: &[Write]) {
         assert_eq!(cast.carol.get(&path).await.ok(), last.body);
     }
     let Some(last) = receipts.last() else { return };
-    let sync = cast.watcher.sync(None, 0, None).await;
-    let ephemeral = &sync["rooms"]["join"][&cast.hall]["ephemeral"]["events"];
-    let receipt = ephemeral
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|event| event["type"] == "m.receipt");
     let on = last.subject();
-    let held = receipt.is_some_and(|event| event["content"][&on]["m.read"][&cast.carol.user_id].is_object());
-    assert!(held, "the receipt on {on} is not there: {ephemeral}");
+    assert!(cast.receipt_on(&on).await, "the receipt on {on} is not there");
 }
 
 async fn one_time_keys(cast: &Cast, uploads: &[Write], claims: &[Write]) {

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{
     checks::{Watch, check, settle},
     load::{Cast, Kind, Ledger, drive},
+    unanswered::nothing_took_effect,
 };
 use crate::common::{
     client::{AnswerExt, User, encode},
@@ -35,6 +36,7 @@ both_databases! {
             },
         );
         server.restart().await;
+        nothing_took_effect(&cast, &written).await;
         settle(&cast, &mut ledger, written).await;
         watch.catch_up(&cast).await;
         check(&cast, &ledger, &watch).await;

@@ -32,6 +32,8 @@ pub struct Write {
     pub answer: Option<Value>,
     /// Whether an answer came only to a repetition.
     pub repeated: bool,
+    /// Whether the first attempt ended without any answer, on a connection that had been made.
+    pub broken: bool,
 }
 
 impl Write {
@@ -43,16 +45,36 @@ impl Write {
             body,
             answer: None,
             repeated: false,
+            broken: false,
         }
     }
 
-    async fn ask(&self) -> Option<(u16, Value)> {
+    async fn ask(&mut self) -> Option<(u16, Value)> {
         let token = Some(self.user.token.as_str());
         let answer = self
             .user
             .client
             .try_request(self.method, &self.path, token, Some(&self.body));
-        answer.await.ok().filter(|(status, _)| *status < 500)
+        match answer.await {
+            Ok(answer) => Some(answer).filter(|(status, _)| *status < 500),
+            Err(error) => {
+                self.broken |= !self.repeated && !error.is_connect();
+                None
+            }
+        }
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The membership that comes of it.
+    pub fn leads_to(&self) -> &'static str {
+        match self.action() {
+            "join" => "join",
+            "invite" => "invite",
+            _ => "leave",
+        }
     }
 
     /// The last segment of the path.

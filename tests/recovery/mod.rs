@@ -5,3 +5,4 @@ mod checks;
 mod endings;
 mod failpoints;
 mod load;
+mod unanswered;
