@@ -118,6 +118,64 @@ pub struct EventUpdate {
     pub status: i16,
 }
 
+/// What is the same for every list.
+macro_rules! for_each_list {
+    ($($list:ident),* $(,)?) => {
+        impl Rows {
+            fn append(&mut self, other: Self) {
+                let Self { $($list),* } = other;
+                $(self.$list.extend($list);)*
+            }
+
+            /// Whether there is nothing to write.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                $(self.$list.is_empty())&&*
+            }
+        }
+    };
+}
+
+for_each_list!(
+    rooms,
+    room_heads,
+    events,
+    redactions,
+    unsigned_updates,
+    event_updates,
+    state_keys,
+    state_groups,
+    current_state,
+    current_state_removed,
+    memberships,
+    forgotten,
+    stripped_states,
+    receipts,
+    aliases,
+    published,
+    account_data,
+    presence,
+    to_device,
+    to_device_txns,
+    device_list_changes,
+    devices,
+    devices_deleted,
+    access_tokens,
+    refresh_tokens,
+    device_keys,
+    dehydrated_devices,
+    cross_signing_keys,
+    key_signatures,
+    outbound_edus,
+    staged_done,
+    backward_extremities,
+    backward_extremities_removed,
+    early_redactions,
+    early_redactions_removed,
+    partial_rooms,
+    partial_rooms_removed,
+);
+
 impl Rows {
     /// Drops what `later` undoes: once merged, its deletions would come before these rows instead of after.
     fn drop_deleted(&mut self, later: &Rows) {
@@ -188,124 +246,7 @@ impl Rows {
     /// Appends a later submission's rows, with the effect of writing one after the other.
     pub fn merge(&mut self, other: Self) {
         self.drop_deleted(&other);
-        let Self {
-            rooms,
-            room_heads,
-            events,
-            redactions,
-            unsigned_updates,
-            event_updates,
-            state_keys,
-            state_groups,
-            current_state,
-            current_state_removed,
-            memberships,
-            forgotten,
-            stripped_states,
-            receipts,
-            aliases,
-            published,
-            account_data,
-            presence,
-            to_device,
-            to_device_txns,
-            device_list_changes,
-            devices,
-            devices_deleted,
-            access_tokens,
-            refresh_tokens,
-            device_keys,
-            dehydrated_devices,
-            cross_signing_keys,
-            key_signatures,
-            outbound_edus,
-            staged_done,
-            backward_extremities,
-            backward_extremities_removed,
-            early_redactions,
-            early_redactions_removed,
-            partial_rooms,
-            partial_rooms_removed,
-        } = other;
-        self.rooms.extend(rooms);
-        self.room_heads.extend(room_heads);
-        self.events.extend(events);
-        self.redactions.extend(redactions);
-        self.unsigned_updates.extend(unsigned_updates);
-        self.event_updates.extend(event_updates);
-        self.state_keys.extend(state_keys);
-        self.state_groups.extend(state_groups);
-        self.current_state.extend(current_state);
-        self.current_state_removed.extend(current_state_removed);
-        self.memberships.extend(memberships);
-        self.forgotten.extend(forgotten);
-        self.stripped_states.extend(stripped_states);
-        self.receipts.extend(receipts);
-        self.aliases.extend(aliases);
-        self.published.extend(published);
-        self.account_data.extend(account_data);
-        self.presence.extend(presence);
-        self.to_device.extend(to_device);
-        self.to_device_txns.extend(to_device_txns);
-        self.device_list_changes.extend(device_list_changes);
-        self.devices.extend(devices);
-        self.devices_deleted.extend(devices_deleted);
-        self.access_tokens.extend(access_tokens);
-        self.refresh_tokens.extend(refresh_tokens);
-        self.device_keys.extend(device_keys);
-        self.dehydrated_devices.extend(dehydrated_devices);
-        self.cross_signing_keys.extend(cross_signing_keys);
-        self.key_signatures.extend(key_signatures);
-        self.outbound_edus.extend(outbound_edus);
-        self.staged_done.extend(staged_done);
-        self.backward_extremities.extend(backward_extremities);
-        self.backward_extremities_removed.extend(backward_extremities_removed);
-        self.early_redactions.extend(early_redactions);
-        self.early_redactions_removed.extend(early_redactions_removed);
-        self.partial_rooms.extend(partial_rooms);
-        self.partial_rooms_removed.extend(partial_rooms_removed);
-    }
-
-    /// Whether there is nothing to write.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rooms.is_empty()
-            && self.room_heads.is_empty()
-            && self.events.is_empty()
-            && self.redactions.is_empty()
-            && self.unsigned_updates.is_empty()
-            && self.event_updates.is_empty()
-            && self.state_keys.is_empty()
-            && self.state_groups.is_empty()
-            && self.current_state.is_empty()
-            && self.current_state_removed.is_empty()
-            && self.memberships.is_empty()
-            && self.forgotten.is_empty()
-            && self.stripped_states.is_empty()
-            && self.receipts.is_empty()
-            && self.aliases.is_empty()
-            && self.published.is_empty()
-            && self.account_data.is_empty()
-            && self.presence.is_empty()
-            && self.to_device.is_empty()
-            && self.to_device_txns.is_empty()
-            && self.device_list_changes.is_empty()
-            && self.devices.is_empty()
-            && self.devices_deleted.is_empty()
-            && self.access_tokens.is_empty()
-            && self.refresh_tokens.is_empty()
-            && self.device_keys.is_empty()
-            && self.dehydrated_devices.is_empty()
-            && self.cross_signing_keys.is_empty()
-            && self.key_signatures.is_empty()
-            && self.outbound_edus.is_empty()
-            && self.staged_done.is_empty()
-            && self.backward_extremities.is_empty()
-            && self.backward_extremities_removed.is_empty()
-            && self.early_redactions.is_empty()
-            && self.early_redactions_removed.is_empty()
-            && self.partial_rooms.is_empty()
-            && self.partial_rooms_removed.is_empty()
+        self.append(other);
     }
 
     /// About how many bytes of text the large columns carry.
