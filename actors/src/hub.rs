@@ -10,6 +10,8 @@ use crate::error::{DomainError, Outcome};
 use crate::flows;
 use crate::janitor;
 use crate::media;
+use crate::peer::handle::Peers;
+use crate::peer::transport::{Offline, Transport};
 use crate::presence;
 use crate::room::handle::Rooms;
 use crate::session::handle::Sessions;
@@ -21,6 +23,7 @@ pub struct Hub {
     env: Arc<Env>,
     rooms: Rooms,
     sessions: Sessions,
+    peers: Peers,
     fabric: Fabric,
     _watchdog: Watchdog,
 }
@@ -37,6 +40,14 @@ impl Hub {
     /// # Errors
     /// `Unavailable` when the database does not answer; `Internal` when the system gives no thread.
     pub async fn open(parts: Parts, arbiters: Arbiters) -> Outcome<Arc<Self>> {
+        Self::open_with(parts, arbiters, Arc::new(Offline)).await
+    }
+
+    /// The same with another way to other servers.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(parts: Parts, arbiters: Arbiters, transport: Arc<dyn Transport>) -> Outcome<Arc<Self>> {
         let env = Env::open(parts).await?;
         let fabric = Fabric {
             io: env.io.clone(),
@@ -57,12 +68,18 @@ impl Hub {
             ..Settings::default()
         };
         let sessions = Sessions::start(&fabric, env.clone(), settings);
+        let settings = Settings {
+            idle: Duration::from_secs(env.settings.peer_idle_secs),
+            ..Settings::default()
+        };
+        let peers = Peers::start(&fabric, env.clone(), transport, settings);
         let watchdog = Watchdog::start(fabric.clone(), WatchdogSettings::default())
             .map_err(|error| DomainError::internal(format!("watchdog: {error}")))?;
         let hub = Arc::new(Self {
             env,
             rooms,
             sessions,
+            peers,
             fabric,
             _watchdog: watchdog,
         });
@@ -84,6 +101,12 @@ impl Hub {
     #[must_use]
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// The other servers.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// The figures of all actors.
@@ -133,6 +156,11 @@ impl Hub {
         }
         if tokio::time::timeout(patience, self.env.journal.idle()).await.is_err() {
             tracing::warn!("the journal was not done in time");
+        }
+        // Last: what users and rooms did until now is theirs to carry.
+        let left = self.peers.drain(patience).await;
+        if left > 0 {
+            tracing::warn!(left, "peers were not done in time");
         }
     }
 }

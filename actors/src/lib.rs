@@ -5,6 +5,7 @@ pub mod flows;
 pub mod hub;
 pub mod janitor;
 pub mod media;
+pub mod peer;
 pub mod presence;
 pub mod push;
 pub mod room;

@@ -51,6 +51,7 @@ mod event_rows;
 mod fence;
 pub mod journal;
 mod media;
+mod peer;
 pub mod relation;
 mod room;
 pub mod rows;

@@ -84,7 +84,7 @@ async fn one(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let seen: Option<Observation> = match request.parse::<Kind>(0)? {
         Kind::Room => ctx.hub.rooms().actors().observe(key).await,
         Kind::Session => ctx.hub.sessions().actors().observe(key).await,
-        Kind::Peer => None,
+        Kind::Peer => ctx.hub.peers().actors().observe(key).await,
     };
     Reply::json(&seen.ok_or_else(|| DomainError::not_found("No such actor is in memory."))?)
 }
@@ -95,7 +95,7 @@ async fn passivate(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let done = match request.parse::<Kind>(0)? {
         Kind::Room => ctx.hub.rooms().actors().passivate(key).await?,
         Kind::Session => ctx.hub.sessions().actors().passivate(key).await?,
-        Kind::Peer => Passivation::NotLive,
+        Kind::Peer => ctx.hub.peers().actors().passivate(key).await?,
     };
     match done {
         Passivation::Passivated => Reply::json(&json!({ "passivated": true })),
@@ -110,7 +110,7 @@ async fn release(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let released = match request.parse::<Kind>(0)? {
         Kind::Room => ctx.hub.rooms().actors().release(key).await?,
         Kind::Session => ctx.hub.sessions().actors().release(key).await?,
-        Kind::Peer => false,
+        Kind::Peer => ctx.hub.peers().actors().release(key).await?,
     };
     Reply::json(&json!({ "released": released }))
 }

@@ -1,0 +1,206 @@
+//! The way to other servers: every outgoing request passes here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use ruma::api::path_builder::PathBuilder;
+use ruma::api::{IncomingResponse, OutgoingRequest};
+use ruma::{OwnedServerName, ServerName};
+
+use super::edu::TransientEdu;
+use super::health::Sign;
+use super::kind::{PeerCommand, PeerKind};
+use super::transport::{Transport, WireError, WireRequest, WireResponse};
+use super::view::{PeerView, Views};
+use super::{ledger, typed};
+use crate::clock::Millis;
+use crate::env::Env;
+use crate::error::{DomainError, Outcome};
+use crate::supervisor::{Fabric, Handle, Settings};
+
+/// Whether a request heeds the pause of a server that did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It is refused at once.
+    Patient,
+    /// It is sent all the same: somebody waits for the answer.
+    Now,
+}
+
+/// What all that has to do with other servers shares.
+pub struct Shared {
+    /// See there.
+    pub env: Arc<Env>,
+    /// The servers in memory.
+    pub views: Views,
+    transport: Arc<dyn Transport>,
+}
+
+impl Shared {
+    /// Unix milliseconds.
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        self.env.clock.now_ms()
+    }
+
+    /// The server with what is stored about it.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database does not answer.
+    pub async fn open(&self, server: &ServerName) -> Outcome<Arc<PeerView>> {
+        let mut views = self.views.open(&self.env, &[server]).await?;
+        views
+            .pop()
+            .ok_or_else(|| DomainError::internal("a server was not opened"))
+    }
+
+    /// One request, whose outcome is noted.
+    pub(super) async fn exchange(&self, view: &PeerView, request: WireRequest) -> Result<WireResponse, WireError> {
+        let began = self.now();
+        view.figures.in_flight.fetch_add(1, Relaxed);
+        let outcome = self.transport.send(view.server(), request).await;
+        view.figures.in_flight.fetch_sub(1, Relaxed);
+        if let Err(error) = &outcome {
+            tracing::debug!(server = %view.server(), %error, "a request to a server failed");
+        }
+        view.note(Sign::of(&outcome), began, self.now(), self.env.rng.below(1_001));
+        outcome
+    }
+
+    /// Forgets the pause of a server.
+    pub(super) fn reset(&self, view: &PeerView) {
+        view.reset(self.now());
+    }
+}
+
+/// All other servers. Cheap to clone.
+#[derive(Clone)]
+pub struct Peers {
+    shared: Arc<Shared>,
+    actors: Handle<PeerKind>,
+}
+
+impl Peers {
+    /// Starts the supervisors of peers, and what looks after all of them.
+    #[must_use]
+    pub fn start(fabric: &Fabric, env: Arc<Env>, transport: Arc<dyn Transport>, settings: Settings) -> Self {
+        let shared = Arc::new(Shared {
+            env,
+            views: Views::default(),
+            transport,
+        });
+        ledger::start(&shared, settings.idle);
+        Self {
+            actors: Handle::start(fabric, Arc::clone(&shared), settings),
+            shared,
+        }
+    }
+
+    /// The actors themselves.
+    #[must_use]
+    pub fn actors(&self) -> &Handle<PeerKind> {
+        &self.actors
+    }
+
+    /// What this process knows of a server; `None` where it has nothing to do with it at present.
+    #[must_use]
+    pub fn view(&self, server: &ServerName) -> Option<Arc<PeerView>> {
+        self.shared.views.get(server)
+    }
+
+    /// The server; its actor is started with it.
+    async fn meet(&self, server: &ServerName) -> Outcome<Arc<PeerView>> {
+        if *server == self.shared.env.server_name {
+            return Err(DomainError::internal("this server asks itself over the network"));
+        }
+        let view = self.shared.open(server).await?;
+        if !self.actors.is_present(server.as_str()) {
+            self.actors.tell(server.as_str(), PeerCommand::Meet)?;
+        }
+        Ok(view)
+    }
+
+    /// Sends one of ruma's requests and reads the answer.
+    ///
+    /// # Errors
+    /// The other server's refusal as `Matrix`; `Unavailable` when it does not answer, or lately did not and `pace` is
+    /// patient; `Overloaded` when too many requests to it wait; 502 `M_UNKNOWN` for answers that break the specification.
+    pub async fn call<R>(&self, server: &ServerName, request: R, pace: Pace) -> Outcome<R::IncomingResponse>
+    where
+        R: OutgoingRequest,
+        R::IncomingResponse: IncomingResponse,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+    {
+        let answer = self.send(server, typed::outgoing(request)?, pace).await?;
+        typed::incoming(&answer)
+    }
+
+    /// Sends a request. It runs to its end also where nobody waits for it any more.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn send(&self, server: &ServerName, request: WireRequest, pace: Pace) -> Outcome<WireResponse> {
+        let view = self.meet(server).await?;
+        let admit = || match pace {
+            Pace::Patient => view.admit(self.shared.now()),
+            Pace::Now => Ok(()),
+        };
+        admit()?;
+        let place = view.place().await?;
+        // What was sent in the meantime may have shown that the server is down.
+        admit()?;
+        let (shared, view) = (Arc::clone(&self.shared), Arc::clone(&view));
+        let sent = self.shared.env.io.spawn(async move {
+            let _place = place;
+            let outcome = shared.exchange(&view, request).await;
+            let wait = u64::try_from(view.health().wait(shared.now())).unwrap_or(0);
+            outcome.map_err(|error| typed::refusal(error, wait))
+        });
+        sent.await
+            .unwrap_or_else(|error| Err(DomainError::internal(format!("a request to a server: {error}"))))
+    }
+
+    /// The server has sent a signed request: it is worth another try, and what waits for it is sent.
+    pub fn seen(&self, server: &ServerName) {
+        let (shared, now) = (&self.shared, self.shared.now());
+        if let Some(view) = shared.views.get(server).filter(|view| view.is_loaded()) {
+            return view.seen(now);
+        }
+        let (shared, server) = (Arc::clone(shared), server.to_owned());
+        self.shared.env.io.spawn(async move {
+            match shared.open(&server).await {
+                Ok(view) => view.seen(now),
+                Err(error) => tracing::warn!(%server, %error, "a server that called is not looked up"),
+            }
+        });
+    }
+
+    /// Tells servers something that nobody misses for long: memory only, the newest of a kind wins.
+    pub fn tell_edu(&self, servers: &[OwnedServerName], edu: TransientEdu) {
+        let now = self.shared.now();
+        for server in servers.iter().filter(|server| **server != self.shared.env.server_name) {
+            self.shared.views.get_or_new(server).push_edu(edu.clone(), now);
+        }
+    }
+
+    /// Something durable waits for the server.
+    pub fn wake(&self, server: &ServerName) {
+        self.shared.views.get_or_new(server).want(self.shared.now());
+    }
+
+    /// Ends the pause of a server and tries it at once: the operator's wish.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND` for what is no server's name; `Unavailable`.
+    pub async fn reset(&self, server: &ServerName) -> Outcome<()> {
+        self.actors.ask(server.as_str(), PeerCommand::Reset).await.map(|_| ())
+    }
+
+    /// Writes down what is not written yet, and lets the actors end. Answers how many were left after `within`.
+    pub async fn drain(&self, within: Duration) -> usize {
+        let left = self.actors.drain(within).await;
+        ledger::write(&self.shared).await;
+        left
+    }
+}
