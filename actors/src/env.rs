@@ -18,6 +18,7 @@ use crate::media::Filling;
 use crate::presence::Presence;
 use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
+use crate::room::export::Exports;
 use crate::room::txns::Txns;
 use crate::session::auth::{self, TokenCache};
 use crate::session::data::filters::FilterCache;
@@ -65,6 +66,8 @@ pub struct Env {
     pub rooms: Arc<RoomCache>,
     /// Which events transactions have made.
     pub txns: Txns,
+    /// Large answers to other servers.
+    pub exports: Exports,
     /// Which members each device was sent already.
     pub lazy: LazyMembers,
     /// Which messages devices were given.
@@ -148,6 +151,7 @@ impl Env {
         Ok(Arc::new(Self {
             rooms: Arc::new(rooms),
             txns: Txns::start(&io, store.clone()),
+            exports: Exports::default(),
             last_creation: AtomicI64::new(0),
             lazy: LazyMembers::default(),
             inboxes: Inboxes::default(),

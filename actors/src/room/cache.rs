@@ -262,7 +262,7 @@ impl RoomCache {
     }
 
     /// Rows as events that later readers find in memory. `before` was [`Self::generation`] before the rows were read.
-    async fn decode_and_keep(&self, rows: Vec<event::Model>, before: u64) -> Outcome<Vec<Arc<StoredEvent>>> {
+    pub(super) async fn decode_and_keep(&self, rows: Vec<event::Model>, before: u64) -> Outcome<Vec<Arc<StoredEvent>>> {
         let events = self.decode(rows).await?;
         for event in &events {
             if self.generation() != before {
@@ -277,7 +277,8 @@ impl RoomCache {
         Ok(events)
     }
 
-    fn generation(&self) -> u64 {
+    /// For [`Self::decode_and_keep`].
+    pub(super) fn generation(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 

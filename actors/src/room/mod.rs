@@ -7,6 +7,7 @@ pub mod cache;
 pub mod commands;
 pub mod commit;
 pub mod create;
+pub mod export;
 pub mod handle;
 pub mod ingest;
 mod keys;

@@ -6,6 +6,7 @@
 mod build;
 mod finish;
 mod redaction;
+mod template;
 mod work;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use build::{MAX_ID_BYTES, MAX_PDU_BYTES, seal, unsealed_create};
 pub use finish::Published;
 pub(in crate::room) use finish::replace;
 pub(in crate::room) use redaction::{forgetful, prune, unsigned as redacted_unsigned};
+pub use template::template;
 pub(in crate::room) use work::{head_row, replaced_unsigned};
 
 /// At most this many drafts are planned together.

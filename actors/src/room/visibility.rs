@@ -222,7 +222,7 @@ async fn before(rooms: &RoomCache, user: &UserId, event: &StoredEvent) -> Outcom
 
 /// The visibility that was in force at `event`, where the newest state alone tells: it was set before the event, or
 /// never before it.
-fn standing_visibility(room: &RoomSnapshot, event: &StoredEvent) -> Option<HistoryVisibility> {
+pub(in crate::room) fn standing_visibility(room: &RoomSnapshot, event: &StoredEvent) -> Option<HistoryVisibility> {
     let Some(set) = room.state_event("m.room.history_visibility", "") else {
         return Some(HistoryVisibility::Shared);
     };

@@ -49,6 +49,7 @@ pub mod e2ee;
 pub mod event;
 mod event_rows;
 mod fence;
+mod graph;
 pub mod journal;
 mod media;
 mod peer;

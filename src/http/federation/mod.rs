@@ -1,12 +1,37 @@
-//! What other servers ask: the version, and the keys that this server signs with.
+//! What other servers ask.
 
+mod backfill;
+mod events;
 mod keys;
+mod state;
 mod version;
 
+use actors::error::Outcome;
+use actors::room::export::document::Document;
+use futures_util::StreamExt as _;
+use http::header::CONTENT_TYPE;
+
 use super::endpoint::Table;
+use super::reply::Reply;
+
+/// Answers above this size, bytes, are sent piece by piece.
+const WHOLE: usize = 256 * 1024;
 
 /// Registers all chapters.
 pub fn routes(table: &mut Table) {
+    backfill::routes(table);
+    events::routes(table);
     keys::routes(table);
+    state::routes(table);
     version::routes(table);
+}
+
+/// An answer made of stored texts.
+fn document(document: Document) -> Outcome<Reply> {
+    if document.len() <= WHOLE {
+        return Ok(Reply::json_bytes(document.into_bytes()));
+    }
+    let size = u64::try_from(document.len()).ok();
+    let pieces = futures_util::stream::iter(document.pieces().map(Ok)).boxed();
+    Reply::stream(size, pieces).with_header(CONTENT_TYPE, "application/json")
 }
