@@ -112,6 +112,12 @@ impl Store {
         self.writer().exec(sql, params![user_id, device_id, upto]).await
     }
 
+    /// The position of the user's newest change.
+    pub async fn newest_device_list_change(&self, user: &str) -> Result<Option<i64>, StoreError> {
+        let sql = "SELECT MAX(pos) FROM device_list_change WHERE user_id = $1";
+        Ok(self.reader().scalar::<Option<i64>>(sql, params![user]).await?.flatten())
+    }
+
     /// Which of the given users changed their device list, each once with the newest position in the range.
     pub async fn device_list_changes<S: AsRef<str> + Sync>(
         &self,

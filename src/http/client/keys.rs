@@ -1,16 +1,18 @@
 //! Device keys and one-time keys (client-server API, "End-to-end encryption").
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use actors::error::{DomainError, Outcome};
+use actors::hub::Hub;
 use actors::session::keys::changes::changes;
 use actors::session::keys::query::{query, unreachable_server};
 use actors::session::keys::{Claimed, Upload};
 use actors::stream::token::SyncToken;
 use futures_util::StreamExt as _;
 use http::Method;
-use ruma::OwnedUserId;
 use ruma::api::client::keys::{claim_keys, get_key_changes, get_keys};
+use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -77,20 +79,33 @@ async fn query_keys(ctx: Ctx, request: get_keys::v3::Request) -> Outcome<Reply> 
 }
 
 async fn claim(ctx: Ctx, request: claim_keys::v3::Request) -> Outcome<Reply> {
-    let (mut keys, mut failures) = (BTreeMap::<OwnedUserId, Claimed>::new(), BTreeMap::new());
-    let mut claims = Vec::new();
+    let mut failures = BTreeMap::new();
+    let mut local = BTreeMap::new();
     for (user, devices) in request.one_time_keys {
         if ctx.hub.env().is_local(&user) {
             let wanted = devices.into_iter().map(|(id, algorithm)| (id, algorithm.to_string()));
-            let (hub, wanted) = (ctx.hub.clone(), wanted.collect());
-            claims.push(async move {
-                let claimed = hub.sessions().claim_keys(&user, wanted).await;
-                (user, claimed)
-            });
+            local.insert(user, wanted.collect());
         } else {
             failures.insert(user.server_name().to_owned(), unreachable_server());
         }
     }
+    let keys = claim_local(&ctx.hub, local).await;
+    Reply::json(&json!({ "one_time_keys": keys, "failures": failures }))
+}
+
+/// Claims keys of local users: for each, devices and algorithms. Users without keys are left out.
+pub(in crate::http) async fn claim_local(
+    hub: &Arc<Hub>,
+    wanted: BTreeMap<OwnedUserId, Vec<(OwnedDeviceId, String)>>,
+) -> BTreeMap<OwnedUserId, Claimed> {
+    let claims = wanted.into_iter().map(|(user, wanted)| {
+        let hub = hub.clone();
+        async move {
+            let claimed = hub.sessions().claim_keys(&user, wanted).await;
+            (user, claimed)
+        }
+    });
+    let mut keys = BTreeMap::new();
     let mut claims = futures_util::stream::iter(claims).buffer_unordered(CLAIMS);
     while let Some((user, claimed)) = claims.next().await {
         match claimed {
@@ -98,11 +113,11 @@ async fn claim(ctx: Ctx, request: claim_keys::v3::Request) -> Outcome<Reply> {
             Ok(claimed) => {
                 keys.insert(user, claimed);
             }
-            // What the others gave is gone already: it must reach the client.
+            // What the others gave is gone already: it must reach the asker.
             Err(error) => tracing::debug!(%user, %error, "no keys claimed"),
         }
     }
-    Reply::json(&json!({ "one_time_keys": keys, "failures": failures }))
+    keys
 }
 
 async fn key_changes(ctx: Ctx, request: get_key_changes::v3::Request) -> Outcome<Reply> {

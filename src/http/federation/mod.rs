@@ -3,7 +3,10 @@
 mod backfill;
 mod events;
 mod keys;
+mod public_rooms;
+mod query;
 mod state;
+mod users;
 mod version;
 
 use actors::error::Outcome;
@@ -22,7 +25,10 @@ pub fn routes(table: &mut Table) {
     backfill::routes(table);
     events::routes(table);
     keys::routes(table);
+    public_rooms::routes(table);
+    query::routes(table);
     state::routes(table);
+    users::routes(table);
     version::routes(table);
 }
 

@@ -107,6 +107,37 @@ pub async fn local_keys(env: &Env, reader: Option<&UserId>, wanted: &Wanted) -> 
     Ok(found)
 }
 
+/// The devices of one of this server's users, as another server may see them (server-server API, "Device Management").
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn device_list(env: &Env, user: &UserId) -> Outcome<Value> {
+    // First, so that a change in between makes the list newer than it says, never older.
+    let stream_id = env.store.newest_device_list_change(user.as_str()).await?.unwrap_or(0);
+    let wanted = Wanted::from([(user.to_owned(), Vec::new())]);
+    let mut found = local_keys(env, None, &wanted).await?;
+    let keys = found.device_keys.remove(user).unwrap_or_default();
+    let device = |(device_id, mut keys): (String, Value)| {
+        let unsigned = keys.as_object_mut().and_then(|keys| keys.remove("unsigned"));
+        let mut device = json!({ "device_id": device_id, "keys": keys });
+        if let Some(name) = unsigned.and_then(|mut unsigned| Some(unsigned.get_mut("device_display_name")?.take())) {
+            device["device_display_name"] = name;
+        }
+        device
+    };
+    let devices: Vec<Value> = keys.into_iter().map(device).collect();
+    let mut list = json!({ "user_id": user, "stream_id": stream_id, "devices": devices });
+    for (name, mut group) in [
+        ("master_key", found.master_keys),
+        ("self_signing_key", found.self_signing_keys),
+    ] {
+        if let Some(key) = group.remove(user) {
+            list[name] = key;
+        }
+    }
+    Ok(list)
+}
+
 fn parse(json: &str, user: &UserId) -> Option<Value> {
     let parsed = serde_json::from_str::<Value>(json).ok().filter(Value::is_object);
     if parsed.is_none() {

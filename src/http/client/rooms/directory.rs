@@ -7,6 +7,7 @@ use ruma::api::client::directory::{
     get_public_rooms, get_public_rooms_filtered, get_room_visibility, set_room_visibility,
 };
 use ruma::api::client::room::{Visibility, create_room};
+use ruma::directory::{Filter, RoomTypeFilter};
 use ruma::{OwnedServerName, RoomId};
 use serde_json::{Map, Value, json};
 
@@ -91,23 +92,23 @@ async fn search(ctx: Ctx, request: get_public_rooms_filtered::v3::Request) -> Ou
     }
     require_own(&ctx, request.server.as_ref())?;
     let filter = request.filter;
-    let types = (!filter.room_types.is_empty()).then(|| {
-        filter
-            .room_types
-            .iter()
-            .map(|kind| kind.as_str().map(str::to_owned))
-            .collect()
-    });
     let query = PublicQuery {
         limit: request.limit.map(count),
         since: request.since.filter(|token| !token.is_empty()),
+        types: types_of(&filter),
         term: filter.generic_search_term,
-        types,
     };
     answer(&directory::public_rooms(ctx.hub.env(), &query).await?)
 }
 
-fn answer(page: &PublicPage) -> Outcome<Reply> {
+/// The types that a filter asks for; `None` in the list stands for rooms without one.
+pub(in crate::http) fn types_of(filter: &Filter) -> Option<Vec<Option<String>>> {
+    let name = |kind: &RoomTypeFilter| kind.as_str().map(str::to_owned);
+    (!filter.room_types.is_empty()).then(|| filter.room_types.iter().map(name).collect())
+}
+
+/// A page as clients and servers get it.
+pub(in crate::http) fn answer(page: &PublicPage) -> Outcome<Reply> {
     let mut answer = json!({ "chunk": page.rooms, "total_room_count_estimate": page.total });
     for (name, token) in [("prev_batch", &page.prev_batch), ("next_batch", &page.next_batch)] {
         if let Some(token) = token {

@@ -3,7 +3,7 @@
 
 mod aliases;
 mod create;
-mod directory;
+pub mod directory;
 mod history;
 mod legacy;
 mod members;
