@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ruma::api::path_builder::PathBuilder;
-use ruma::api::{IncomingResponse, OutgoingRequest};
+use federation::client::Signing;
+use ruma::api::path_builder::SinglePath;
+use ruma::api::{Metadata, OutgoingRequest};
 use ruma::{OwnedServerName, ServerName};
 
 use super::edu::TransientEdu;
 use super::health::Sign;
 use super::kind::{PeerCommand, PeerKind};
-use super::transport::{Transport, WireError, WireRequest, WireResponse};
+use super::transport::{Answer, Transport, WireError, WireRequest, WireResponse};
 use super::view::{PeerView, Views};
 use super::{ledger, typed};
 use crate::clock::Millis;
@@ -57,9 +58,18 @@ impl Shared {
 
     /// One request, whose outcome is noted.
     pub(super) async fn exchange(&self, view: &PeerView, request: WireRequest) -> Result<WireResponse, WireError> {
+        let sent = self.transport.send(view.server(), request);
+        self.noted(view, sent).await
+    }
+
+    async fn noted<T>(
+        &self,
+        view: &PeerView,
+        sent: impl Future<Output = Result<T, WireError>>,
+    ) -> Result<T, WireError> {
         let began = self.now();
         view.figures.in_flight.fetch_add(1, Relaxed);
-        let outcome = self.transport.send(view.server(), request).await;
+        let outcome = sent.await;
         view.figures.in_flight.fetch_sub(1, Relaxed);
         if let Err(error) = &outcome {
             tracing::debug!(server = %view.server(), %error, "a request to a server failed");
@@ -128,9 +138,7 @@ impl Peers {
     /// patient; `Overloaded` when too many requests to it wait; 502 `M_UNKNOWN` for answers that break the specification.
     pub async fn call<R>(&self, server: &ServerName, request: R, pace: Pace) -> Outcome<R::IncomingResponse>
     where
-        R: OutgoingRequest,
-        R::IncomingResponse: IncomingResponse,
-        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+        R: OutgoingRequest + Metadata<PathBuilder = SinglePath, Authentication: Signing>,
     {
         let answer = self.send(server, typed::outgoing(request)?, pace).await?;
         typed::incoming(&answer)
@@ -141,6 +149,33 @@ impl Peers {
     /// # Errors
     /// As [`Self::call`].
     pub async fn send(&self, server: &ServerName, request: WireRequest, pace: Pace) -> Outcome<WireResponse> {
+        self.admitted(server, pace, |shared, view| async move {
+            shared.exchange(&view, request).await
+        })
+        .await
+    }
+
+    /// Sends a request; the answer's body is left to be read.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn open(&self, server: &ServerName, request: WireRequest, pace: Pace) -> Outcome<Answer> {
+        self.admitted(server, pace, |shared, view| async move {
+            shared.noted(&view, shared.transport.open(view.server(), request)).await
+        })
+        .await
+    }
+
+    async fn admitted<T, F>(
+        &self,
+        server: &ServerName,
+        pace: Pace,
+        send: impl FnOnce(Arc<Shared>, Arc<PeerView>) -> F,
+    ) -> Outcome<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, WireError>> + Send + 'static,
+    {
         let view = self.meet(server).await?;
         let admit = || match pace {
             Pace::Patient => view.admit(self.shared.now()),
@@ -150,15 +185,18 @@ impl Peers {
         let place = view.place().await?;
         // What was sent in the meantime may have shown that the server is down.
         admit()?;
-        let (shared, view) = (Arc::clone(&self.shared), Arc::clone(&view));
+        let sending = send(Arc::clone(&self.shared), Arc::clone(&view));
         let sent = self.shared.env.io.spawn(async move {
             let _place = place;
-            let outcome = shared.exchange(&view, request).await;
-            let wait = u64::try_from(view.health().wait(shared.now())).unwrap_or(0);
-            outcome.map_err(|error| typed::refusal(error, wait))
+            sending.await
         });
-        sent.await
-            .unwrap_or_else(|error| Err(DomainError::internal(format!("a request to a server: {error}"))))
+        let outcome = sent
+            .await
+            .map_err(|error| DomainError::internal(format!("a request to a server: {error}")))?;
+        outcome.map_err(|error| {
+            let wait = view.health().wait(self.shared.now());
+            typed::refusal(error, u64::try_from(wait).unwrap_or(0))
+        })
     }
 
     /// The server has sent a signed request: it is worth another try, and what waits for it is sent.

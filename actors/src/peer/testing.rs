@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use ruma::{OwnedServerName, ServerName};
 use serde_json::{Value, json};
 
-use super::transport::{Transport, WireError, WireRequest, WireResponse};
+use super::transport::{Answer, Transport, WireError, WireRequest, WireResponse};
 use crate::clock::Clock;
 use crate::env::Parts;
 use crate::hub::Hub;
@@ -32,8 +32,8 @@ impl Heard {
     }
 }
 
-type Answer = BoxFuture<'static, Result<WireResponse, WireError>>;
-type Script = dyn Fn(&Heard) -> Answer + Send + Sync;
+type Reply = BoxFuture<'static, Result<WireResponse, WireError>>;
+type Script = dyn Fn(&Heard) -> Reply + Send + Sync;
 
 /// Answers as the test wants and remembers what was asked.
 pub struct FakeWire {
@@ -51,14 +51,14 @@ impl Default for FakeWire {
 }
 
 /// An answer that is there at once.
-pub fn answer(outcome: Result<WireResponse, WireError>) -> Answer {
+pub fn answer(outcome: Result<WireResponse, WireError>) -> Reply {
     Box::pin(async move { outcome })
 }
 
 /// A good answer.
 pub fn ok(body: &Value) -> Result<WireResponse, WireError> {
     Ok(WireResponse {
-        status: 200,
+        status: http::StatusCode::OK,
         headers: http::HeaderMap::new(),
         body: body.to_string().into(),
     })
@@ -82,7 +82,7 @@ pub fn refuse(status: u16, errcode: &str) -> Result<WireResponse, WireError> {
 
 impl FakeWire {
     /// Answers like this from now on.
-    pub fn script(&self, script: impl Fn(&Heard) -> Answer + Send + Sync + 'static) {
+    pub fn script(&self, script: impl Fn(&Heard) -> Reply + Send + Sync + 'static) {
         *self.script.lock().expect("not poisoned") = Arc::new(script);
     }
 
@@ -110,6 +110,10 @@ impl Transport for FakeWire {
         self.heard.lock().expect("not poisoned").push(heard.clone());
         let script = Arc::clone(&self.script.lock().expect("not poisoned"));
         script(&heard)
+    }
+
+    fn open<'a>(&'a self, _: &'a ServerName, _: WireRequest) -> BoxFuture<'a, Result<Answer, WireError>> {
+        Box::pin(async { Err(WireError::Unreachable("nothing streams here".to_owned())) })
     }
 }
 

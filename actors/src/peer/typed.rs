@@ -3,21 +3,20 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use ruma::api::path_builder::PathBuilder;
-use ruma::api::{IncomingResponse, OutgoingBody as _, OutgoingRequest};
+use federation::Limits;
+use federation::client::{Signing, plain, typed};
+use ruma::api::path_builder::SinglePath;
+use ruma::api::{IncomingResponse, Metadata, OutgoingRequest};
 use serde_json::{Map, Value};
 
 use super::transport::{WireError, WireRequest, WireResponse};
 use crate::error::{DomainError, Outcome};
 
-/// The largest answer that is read where nobody says otherwise, bytes.
-pub const MAX_ANSWER: usize = 32 * 1024 * 1024;
-/// The largest answer that tells the whole state of a room, bytes.
-pub const MAX_STATE_ANSWER: usize = 256 * 1024 * 1024;
-/// How long an answer is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-/// The same where the other server has to work through a whole room.
-pub const LONG_PATIENCE: Duration = Duration::from_secs(120);
+/// For a template that the other server has to work out from a whole room.
+const TEMPLATE: Limits = Limits {
+    timeout: Duration::from_secs(120),
+    ..Limits::QUERY
+};
 
 /// Members and bytes of a refusal that are handed on beside errcode and text.
 const MAX_EXTRA: usize = 16;
@@ -25,42 +24,28 @@ const MAX_EXTRA_BYTES: usize = 16 * 1024;
 /// Characters of a refusal's text that are handed on.
 const MAX_TEXT: usize = 1_000;
 
-/// A request of ruma's as it goes over the wire, signed.
+/// A request of ruma's as it goes over the wire.
 ///
 /// # Errors
 /// `Internal` for what cannot be written as a request.
 pub fn outgoing<R>(request: R) -> Outcome<WireRequest>
 where
-    R: OutgoingRequest,
-    for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+    R: OutgoingRequest + Metadata<PathBuilder = SinglePath, Authentication: Signing>,
 {
-    let internal = |error: &dyn std::fmt::Display| DomainError::internal(format!("a request to a server: {error}"));
-    let request = request.try_into_http_request_inner("https://server", ());
-    let (parts, body) = request.map_err(|error| internal(&error))?.into_parts();
-    let body: Vec<u8> = body.try_into_buf().map_err(|error| internal(&error.into()))?;
-    let body = match body.is_empty() {
-        true => None,
-        false => Some(serde_json::from_slice(&body).map_err(|error| internal(&error))?),
-    };
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let (timeout, max_bytes) = limits(&path);
-    Ok(WireRequest {
-        method: parts.method,
-        path,
-        body,
-        timeout,
-        max_bytes,
-        signed: true,
-    })
+    let wire = plain(request, Limits::QUERY);
+    let mut wire = wire.map_err(|error| DomainError::internal(format!("a request to a server: {error}")))?;
+    let limits = limits(&wire.path);
+    (wire.timeout, wire.max_bytes) = (limits.timeout, limits.max_bytes);
+    Ok(wire)
 }
 
 /// How long an answer may take and how large it may be.
-fn limits(path: &str) -> (Duration, usize) {
+fn limits(path: &str) -> Limits {
     let (_, path) = path.split_once("/_matrix/federation/").unwrap_or(("", path));
     match path.split('/').nth(1) {
-        Some("send_join" | "state" | "state_ids" | "event_auth") => (LONG_PATIENCE, MAX_STATE_ANSWER),
-        Some("make_join") => (LONG_PATIENCE, MAX_ANSWER),
-        _ => (PATIENCE, MAX_ANSWER),
+        Some("send_join" | "state" | "state_ids" | "event_auth") => Limits::STATE,
+        Some("make_join") => TEMPLATE,
+        _ => Limits::QUERY,
     }
 }
 
@@ -69,10 +54,7 @@ fn limits(path: &str) -> (Duration, usize) {
 /// # Errors
 /// 502 `M_UNKNOWN` when it is not what the specification says.
 pub fn incoming<T: IncomingResponse>(answer: &WireResponse) -> Outcome<T> {
-    let mut response = http::Response::new(&answer.body[..]);
-    *response.status_mut() = http::StatusCode::from_u16(answer.status).unwrap_or(http::StatusCode::OK);
-    *response.headers_mut() = answer.headers.clone();
-    T::try_from_http_response_inner(response).map_err(|error| bad_answer(&error))
+    typed(answer).map_err(|error| bad_answer(&error))
 }
 
 fn bad_answer(error: &dyn std::fmt::Display) -> DomainError {
@@ -147,7 +129,7 @@ mod tests {
 
     fn answer(body: &str) -> WireResponse {
         WireResponse {
-            status: 200,
+            status: http::StatusCode::OK,
             headers: http::HeaderMap::new(),
             body: body.to_owned().into(),
         }
@@ -175,9 +157,12 @@ mod tests {
             wire.path
         );
         assert!(wire.body.is_none() && wire.signed);
-        assert_eq!((wire.timeout, wire.max_bytes), (LONG_PATIENCE, MAX_STATE_ANSWER));
+        assert_eq!(
+            (wire.timeout, wire.max_bytes),
+            (Limits::STATE.timeout, Limits::STATE.max_bytes)
+        );
         let wire = outgoing(get_server_version::v1::Request::new()).expect("it can be written");
-        assert_eq!(wire.timeout, PATIENCE);
+        assert_eq!((wire.timeout, wire.signed), (Limits::QUERY.timeout, false));
     }
 
     #[test]
