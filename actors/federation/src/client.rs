@@ -241,11 +241,7 @@ impl Wire {
         let late = |_| WireError::Unreachable("the server was not found in time".to_owned());
         let (ends, authority) = timeout_at(deadline, self.find(to)).await.map_err(late)??;
         let request = self.prepare(to, &authority, request).await?;
-        // A refusal has to fit as well, however little was expected.
-        let answer = ends
-            .transport
-            .open(request, deadline, max_bytes.max(MAX_REFUSAL))
-            .await?;
+        let answer = ends.transport.open(request, deadline).await?;
         if answer.status.is_success() {
             return answer.at_most(max_bytes);
         }
@@ -436,3 +432,7 @@ fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     seconds.checked_mul(1_000)
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ mod connect;
 pub mod discovery;
 pub mod error;
 pub mod guard;
+pub mod keyring;
 pub mod network;
 pub mod outbound;
 pub mod tls;
@@ -13,7 +14,11 @@ mod transport;
 mod well_known;
 pub mod xmatrix;
 
+#[cfg(test)]
+mod testing;
+
 pub use client::{Limits, Tools, Wire, WireRequest, WireSettings};
 pub use error::WireError;
+pub use keyring::{KeyRing, KeyRingSettings, Keys, OldKey, SignedRequest, Wanted};
 pub use outbound::{Outbound, OutboundRequest, OutboundSettings};
 pub use transport::{Answer, WireResponse};

@@ -160,11 +160,9 @@ pub(crate) fn system_or(network: Option<Arc<dyn Network>>) -> Result<Arc<dyn Net
 pub(crate) async fn open(transport: &Transport, mut request: OutboundRequest) -> Result<Answer, WireError> {
     let deadline = Instant::now() + request.timeout;
     for _ in 0..=MAX_REDIRECTS {
-        let answer = transport
-            .open(http_request(&request)?, deadline, request.max_bytes)
-            .await?;
+        let answer = transport.open(http_request(&request)?, deadline).await?;
         let Some(target) = redirect(&request.url, answer.status, &answer.headers)? else {
-            return Ok(answer);
+            return answer.at_most(request.max_bytes);
         };
         follow(&mut request, answer.status, target);
     }

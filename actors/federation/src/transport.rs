@@ -55,7 +55,10 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The same with a smaller limit.
+    /// Lets the body have so many bytes; none before this was called.
+    ///
+    /// # Errors
+    /// `Invalid` when more are announced.
     pub(crate) fn at_most(mut self, max_bytes: usize) -> Result<Self, WireError> {
         if announced(&self.headers).is_some_and(|length| length > max_bytes) {
             return Err(too_large(max_bytes));
@@ -131,16 +134,12 @@ impl Transport {
         }
     }
 
-    /// Sends a request with an absolute URI. The body may have `max_bytes`, and all has to be there at the deadline.
+    /// Sends a request with an absolute URI. All of the answer has to be there at the deadline; how much it may be is up to
+    /// [`Answer::at_most`].
     ///
     /// # Errors
-    /// `Unreachable`, `Blocked`, or `Invalid` when the answer announces more bytes.
-    pub async fn open(
-        &self,
-        mut request: Request<Full<Bytes>>,
-        deadline: Instant,
-        max_bytes: usize,
-    ) -> Result<Answer, WireError> {
+    /// `Unreachable` or `Blocked`.
+    pub async fn open(&self, mut request: Request<Full<Bytes>>, deadline: Instant) -> Result<Answer, WireError> {
         request
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(AGENT));
@@ -161,16 +160,15 @@ impl Transport {
         };
         let (permit, answer) = timeout_at(deadline, answered).await.map_err(|_| late())??;
         let (head, body) = answer.into_parts();
-        let answer = Answer {
+        Ok(Answer {
             status: head.status,
             headers: head.headers,
             body,
-            left: max_bytes,
-            limit: max_bytes,
+            left: 0,
+            limit: 0,
             deadline,
             _permit: permit,
-        };
-        answer.at_most(max_bytes)
+        })
     }
 }
 

@@ -6,8 +6,9 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Request};
 use ruma::api::federation::authentication::XMatrix;
 use ruma::serde::Base64;
-use ruma::signatures::{KeyPair as _, PublicKeyMap};
+use ruma::signatures::{KeyPair as _, PublicKeyMap, verify_canonical_json_bytes};
 use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName};
+use serde_json::error::Category;
 
 /// Signatures of one request that are looked at.
 const MAX_SIGNATURES: usize = 4;
@@ -81,19 +82,46 @@ impl Claim {
         self.signatures.iter().map(|header| header.key.as_str())
     }
 
-    /// Whether one of the signatures is good. The request's URI is path and query as sent.
+    /// Whether one of the signatures is good. The request's URI is path and query as sent; `keys` those of its origin.
     ///
     /// # Errors
-    /// In words.
-    pub fn check(&self, request: &Request<Bytes>, us: &ServerName, keys: &PublicKeyMap) -> Result<(), String> {
-        let mut reason = String::new();
+    /// Also when the body is not canonical JSON: such cannot be signed.
+    pub fn check(&self, request: &Request<Bytes>, us: &ServerName, keys: &PublicKeyMap) -> Result<(), Fault> {
+        let object = XMatrix::request_object(request, &self.origin, us).map_err(|error| Fault::of_body(&error))?;
+        let message = serde_json::to_vec(&object).map_err(|error| Fault::of_body(&error))?;
+        let keys = keys.get(self.origin.as_str());
+        let mut reason = format!("the key of {} is not known or not in use", self.origin);
         for header in &self.signatures {
-            match header.verify_http_request(request, us, keys) {
+            let Some(key) = keys.and_then(|keys| keys.get(header.key.as_str())) else {
+                continue;
+            };
+            let algorithm = header.key.algorithm();
+            match verify_canonical_json_bytes(&algorithm, key.as_bytes(), header.sig.as_bytes(), &message) {
                 Ok(()) => return Ok(()),
-                Err(error) => reason = error.to_string(),
+                Err(error) => reason = format!("signature check failed: {error}"),
             }
         }
-        Err(reason)
+        Err(Fault::Signature(reason))
+    }
+}
+
+/// Why a request cannot be taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The body is not JSON.
+    NotJson(String),
+    /// The body is not canonical JSON.
+    BadJson(String),
+    /// No good signature.
+    Signature(String),
+}
+
+impl Fault {
+    fn of_body(error: &serde_json::Error) -> Self {
+        match error.classify() {
+            Category::Syntax | Category::Eof | Category::Io => Self::NotJson(format!("not JSON: {error}")),
+            Category::Data => Self::BadJson(format!("not canonical JSON: {error}")),
+        }
     }
 }
 
@@ -114,3 +142,7 @@ fn quoted(value: &HeaderValue) -> HeaderValue {
     let parameters: Vec<String> = parameters.split(',').map(mend).collect();
     HeaderValue::from_str(&format!("{scheme} {}", parameters.join(","))).unwrap_or_else(|_| value.clone())
 }
+
+#[cfg(test)]
+#[path = "xmatrix_tests.rs"]
+mod tests;

@@ -24,16 +24,18 @@ impl Store {
         self.reader().all(&sql, params![db.texts(servers)]).await
     }
 
-    /// Adds or replaces a server's document and keys of the same server.
+    /// Adds or replaces a server's document, if there is a newer one, and keys of it.
     pub async fn save_server_keys(
         &self,
-        document: &server_key_document::Model,
+        server: &str,
+        document: Option<&server_key_document::Model>,
         keys: &[server_key::Model],
     ) -> Result<(), StoreError> {
-        let server = document.server_name.as_str();
         let tx = self.begin().await?;
-        tx.upsert::<server_key_document::Entity>(std::slice::from_ref(document))
-            .await?;
+        if let Some(document) = document {
+            tx.upsert::<server_key_document::Entity>(std::slice::from_ref(document))
+                .await?;
+        }
         tx.upsert::<server_key::Entity>(keys).await?;
         let prune = "DELETE FROM server_key WHERE server_name = $1 AND key_id NOT IN (SELECT key_id FROM server_key \
                      WHERE server_name = $1 ORDER BY valid_until_ts DESC, key_id LIMIT $2)";
@@ -74,11 +76,11 @@ mod tests {
             let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
             let many: Vec<_> = (0..300).map(|n| key("a", &format!("ed25519:{n}"), n)).collect();
             store
-                .save_server_keys(&document("a", "{}"), &many)
+                .save_server_keys("a", Some(&document("a", "{}")), &many)
                 .await
                 .expect("saved");
             store
-                .save_server_keys(&document("b", "{}"), &[key("b", "ed25519:1", 9)])
+                .save_server_keys("b", None, &[key("b", "ed25519:1", 9)])
                 .await
                 .expect("saved");
             let kept = store.server_keys(&names(&["a"])).await.expect("read");
@@ -90,13 +92,13 @@ mod tests {
                 ..key("a", "ed25519:299", 400)
             };
             store
-                .save_server_keys(&document("a", "{\"x\":1}"), std::slice::from_ref(&newer))
+                .save_server_keys("a", Some(&document("a", "{\"x\":1}")), std::slice::from_ref(&newer))
                 .await
                 .expect("saved");
             let found = store.server_keys(&names(&["a", "b", "c"])).await.expect("read");
             assert_eq!(found.len(), 257);
             assert!(found.contains(&newer) && found.contains(&key("b", "ed25519:1", 9)));
-            let documents = store.server_key_documents(&names(&["a", "c"])).await.expect("read");
+            let documents = store.server_key_documents(&names(&["a", "b"])).await.expect("read");
             assert_eq!(documents, [document("a", "{\"x\":1}")]);
         })
         .await;
