@@ -20,7 +20,7 @@ pub use self::rate_limits::{RateLimit, RateLimits};
 pub use self::sections::{
     Actors, ClientWellKnown, Compat, Contact, Database, Federation, HttpClient, Listener, LogFormat, Logging, Media,
     Passwords, Presence, R0Profile, Registration, Resource, RoomDirectory, ServerWellKnown, Support, Tokens, Turn,
-    UiAuth, UserDirectory,
+    UiAuth, UserDirectory, UserLimits,
 };
 pub use self::validate::{supported_room_versions, warnings};
 pub use self::values::{BaseUrl, DatabaseKind, DatabaseUrl, IpRange, Secret};
@@ -50,6 +50,7 @@ pub struct Config {
     pub http_client: HttpClient,
     pub room_directory: RoomDirectory,
     pub user_directory: UserDirectory,
+    pub user_limits: UserLimits,
     pub presence: Presence,
     pub media: Media,
     pub turn: Turn,
@@ -79,6 +80,7 @@ impl Default for Config {
             http_client: HttpClient::default(),
             room_directory: RoomDirectory::default(),
             user_directory: UserDirectory::default(),
+            user_limits: UserLimits::default(),
             presence: Presence::default(),
             media: Media::default(),
             turn: Turn::default(),

@@ -25,6 +25,7 @@ use crate::session::data::filters::FilterCache;
 use crate::session::inbox::Inboxes;
 use crate::session::lease::Leases;
 use crate::session::load::UserCache;
+use crate::session::quota::Quota;
 use crate::session::seen::LastSeen;
 use crate::session::shared_secret::Nonces;
 use crate::session::sync::lazy::LazyMembers;
@@ -86,6 +87,8 @@ pub struct Env {
     pub uia: Uia,
     /// For registration by a shared secret.
     pub nonces: Nonces,
+    /// How much users keep.
+    pub quota: Quota,
     /// Stored filters.
     pub filters: FilterCache,
     /// Who is online.
@@ -164,6 +167,7 @@ impl Env {
             seen: LastSeen::start(&io, store.clone()),
             uia: Uia::new(settings.uia_timeout_ms),
             nonces: Nonces::default(),
+            quota: Quota::default(),
             filters: FilterCache::default(),
             presence: Presence::default(),
             filling: Filling::default(),

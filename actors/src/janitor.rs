@@ -1,16 +1,21 @@
 //! Clears away what nobody needs any more and nobody else looks after: feeds without waiters, addresses that nothing was
-//! uploaded to, old transactions, messages to nobody.
+//! uploaded to, old transactions, messages to nobody or too many, changes that later ones hide.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use entities::ids::StreamPos;
+
 use crate::clock::Millis;
 use crate::env::Env;
+use crate::session::inbox;
 
 /// How often memory is swept.
 const TICK: Duration = Duration::from_secs(60);
 /// The database is cleared once in so many ticks.
 const DATABASE_EVERY: u32 = 60;
+/// Rows deleted by one statement where there may be very many.
+const AT_ONCE: u32 = 5_000;
 /// How long a to-device transaction is remembered.
 const TXN_LIFETIME_MS: Millis = 24 * 60 * 60 * 1_000;
 /// How long an upload may go on to an address whose time was up after it had begun.
@@ -23,10 +28,14 @@ pub fn start(env: &Arc<Env>) {
 
 async fn run(weak: Weak<Env>) {
     let mut ticks = 0;
+    // Nobody reads yet.
+    let mut horizon = weak.upgrade().map_or(StreamPos(0), |env| env.visible());
     while let Some(env) = weak.upgrade().filter(|env| !env.feeds.is_closed()) {
         sweep_memory(&env);
         if ticks % DATABASE_EVERY == 0 {
             clear_database(&env).await;
+            prune_device_lists(&env, horizon).await;
+            horizon = env.visible();
         }
         ticks = (ticks + 1) % DATABASE_EVERY;
         drop(env);
@@ -49,6 +58,7 @@ async fn clear_database(env: &Env) {
         "messages to devices that are gone",
         env.store.prune_orphaned_messages().await,
     );
+    inbox::trim_all(env).await;
     let reserved_before = now
         .saturating_sub(env.settings.unused_upload_lifetime_ms)
         .saturating_sub(UPLOAD_GRACE_MS);
@@ -56,6 +66,24 @@ async fn clear_database(env: &Env) {
         "reserved media addresses",
         env.store.prune_reservations(reserved_before).await,
     );
+}
+
+/// Whoever asks whose devices changed does so up to a position not much older than now, and then the newest change of each
+/// user tells as much as all of them. `horizon` is a position that every request under way has passed.
+async fn prune_device_lists(env: &Env, horizon: StreamPos) {
+    let mut total = 0;
+    let outcome = loop {
+        match env.store.prune_device_list_changes(horizon.0, AT_ONCE).await {
+            Ok(count) => {
+                total += count;
+                if count < u64::from(AT_ONCE) {
+                    break Ok(total);
+                }
+            }
+            Err(error) => break Err(error),
+        }
+    };
+    report("changes of device lists", outcome);
 }
 
 fn report(what: &str, outcome: Result<u64, entities::error::StoreError>) {

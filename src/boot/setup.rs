@@ -7,7 +7,7 @@ use actors::env::Parts;
 use actors::hub::Hub;
 use actors::key::ServerKey;
 use actors::rng::Rng;
-use actors::settings::Settings;
+use actors::settings::{Settings, UserLimits};
 use actors::supervisor::Arbiters;
 use entities::store::{Store, StoreOptions};
 use tokio::runtime::Handle;
@@ -113,6 +113,13 @@ pub fn settings(config: &Config) -> Settings {
         media_path: config.media.store_path.clone(),
         max_upload_bytes: config.media.max_upload_bytes,
         unused_upload_lifetime_ms: millis(config.media.unused_upload_lifetime_secs),
+        user_limits: UserLimits {
+            account_data_entries: config.user_limits.account_data_entries,
+            account_data_bytes: config.user_limits.account_data_bytes,
+            filters: config.user_limits.filters,
+            to_device_messages: config.user_limits.to_device_messages_per_device,
+            key_backup_bytes: config.user_limits.key_backup_bytes,
+        },
     }
 }
 

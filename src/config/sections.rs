@@ -391,6 +391,33 @@ pub struct Contact {
     pub email_address: Option<String>,
 }
 
+/// What one user may keep on the server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserLimits {
+    /// Entries of account data, those of rooms included.
+    pub account_data_entries: u32,
+    pub account_data_bytes: u64,
+    /// Stored filters; of more than these the oldest are forgotten.
+    pub filters: u32,
+    /// Messages that wait for one device; of more than these the oldest are dropped.
+    pub to_device_messages_per_device: u32,
+    /// All versions of the key backup together.
+    pub key_backup_bytes: u64,
+}
+
+impl Default for UserLimits {
+    fn default() -> Self {
+        Self {
+            account_data_entries: 50_000,
+            account_data_bytes: 67_108_864,
+            filters: 500,
+            to_device_messages_per_device: 50_000,
+            key_backup_bytes: 536_870_912,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Actors {

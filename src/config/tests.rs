@@ -148,8 +148,8 @@ fn unknown_keys_are_named() {
         "server_nam = \"x\"",
         "server_nam: unknown key; known here: server_name, public_baseurl, signing_key_path, default_room_version, \
          listeners, database, logging, registration, passwords, tokens, ui_auth, rate_limits, federation, http_client, \
-         room_directory, user_directory, presence, media, turn, client_well_known, server_well_known, support, actors, \
-         compat",
+         room_directory, user_directory, user_limits, presence, media, turn, client_well_known, server_well_known, \
+         support, actors, compat",
     );
     refused(
         "[database]\nurI = \"x\"",
@@ -242,6 +242,10 @@ fn impossible_values_are_named() {
     refused(
         "[database]\nmax_connections = 2",
         "database.max_connections: 2 is too small: at least 8",
+    );
+    refused(
+        "[user_limits]\nfilters = 0",
+        "user_limits.filters: 0 is too small: at least 1",
     );
     refused(
         "[logging]\nlevel = \"loud=very\"",

@@ -48,6 +48,7 @@ pub(super) fn validate(config: &Config) -> Outcome {
     passwords(config)?;
     lifetimes(config)?;
     rate_limits(config)?;
+    user_limits(config)?;
     media(config)?;
     well_known(config)?;
     turn(config)?;
@@ -200,6 +201,16 @@ fn rate_limits(config: &Config) -> Outcome {
         at_least(&format!("rate_limits.{class}.burst"), limit.burst, 1)?;
     }
     Ok(())
+}
+
+fn user_limits(config: &Config) -> Outcome {
+    let limits = &config.user_limits;
+    at_least("user_limits.account_data_entries", limits.account_data_entries, 1)?;
+    at_least("user_limits.account_data_bytes", limits.account_data_bytes, 1)?;
+    at_least("user_limits.filters", limits.filters, 1)?;
+    let messages = limits.to_device_messages_per_device;
+    at_least("user_limits.to_device_messages_per_device", messages, 1)?;
+    at_least("user_limits.key_backup_bytes", limits.key_backup_bytes, 1)
 }
 
 fn media(config: &Config) -> Outcome {

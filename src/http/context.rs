@@ -13,6 +13,7 @@ use ruma::{OwnedServerName, ServerName};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::limits::Limits;
 use super::ruma::parse_json;
 use crate::config::{Config, R0Profile};
 
@@ -114,6 +115,8 @@ pub struct Ctx<H = Hub> {
     pub hub: Arc<H>,
     /// The process's configuration.
     pub config: Arc<Config>,
+    /// The rate limits, for callers that only the handler knows.
+    pub limits: Arc<Limits>,
     /// Whose token it was; there on `user`, `guest` and `admin` endpoints.
     pub identity: Option<Arc<Identity>>,
     /// The server that signed the request; there on `server` endpoints.

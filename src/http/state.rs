@@ -107,7 +107,7 @@ pub struct HttpState<H = Hub> {
     /// Every endpoint.
     pub table: Table<H>,
     /// The rate limits.
-    pub limits: Limits,
+    pub limits: Arc<Limits>,
     /// By local address; addresses that are not in here serve everything.
     pub doors: HashMap<SocketAddr, Door>,
     /// Counts what is in progress; closed when the server stops.
@@ -121,7 +121,7 @@ impl<H: Backend> HttpState<H> {
     #[must_use]
     pub fn new(hub: Arc<H>, config: Arc<Config>, table: Table<H>) -> Self {
         Self {
-            limits: Limits::new(&config.rate_limits),
+            limits: Arc::new(Limits::new(&config.rate_limits)),
             hub,
             config,
             table,

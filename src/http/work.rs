@@ -177,6 +177,7 @@ impl<H: Backend> Work<'_, H> {
         let ctx = Ctx {
             hub: state.hub.clone(),
             config: state.config.clone(),
+            limits: state.limits.clone(),
             identity,
             origin,
             request: info,

@@ -6,6 +6,7 @@ mod data;
 mod directory;
 mod e2ee;
 mod history;
+mod limits;
 mod login;
 mod media;
 mod membership;

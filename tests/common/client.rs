@@ -108,6 +108,16 @@ impl Client {
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
+    /// A POST that a proxy passes on for an address.
+    pub async fn post_from(&self, address: &str, path: &str, body: &Value) -> Answer {
+        let request = self.http.post(self.url(path)).header("X-Forwarded-For", address);
+        let response = request.json(body).send().await;
+        let response = response.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let status = response.status().as_u16();
+        let body = response.json().await;
+        (status, body.unwrap_or_else(|error| panic!("{path}: {error}")))
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.request("GET", path, None, None).await
     }

@@ -43,6 +43,35 @@ pub struct Settings {
     pub max_upload_bytes: u64,
     /// How long a reserved address waits for its upload, milliseconds.
     pub unused_upload_lifetime_ms: i64,
+    /// What one user may keep.
+    pub user_limits: UserLimits,
+}
+
+/// What one user may keep on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserLimits {
+    /// Entries of account data, those of rooms included.
+    pub account_data_entries: u32,
+    /// All account data together, bytes.
+    pub account_data_bytes: u64,
+    /// Stored filters; of more the oldest are forgotten.
+    pub filters: u32,
+    /// Messages that wait for one device; of more the oldest are dropped.
+    pub to_device_messages: u32,
+    /// The key backup with all its versions, bytes.
+    pub key_backup_bytes: u64,
+}
+
+impl Default for UserLimits {
+    fn default() -> Self {
+        Self {
+            account_data_entries: 50_000,
+            account_data_bytes: 64 * 1024 * 1024,
+            filters: 500,
+            to_device_messages: 50_000,
+            key_backup_bytes: 512 * 1024 * 1024,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -67,6 +96,7 @@ impl Default for Settings {
             media_path: "data/media".into(),
             max_upload_bytes: 100 * 1024 * 1024,
             unused_upload_lifetime_ms: 24 * 60 * 60 * 1_000,
+            user_limits: UserLimits::default(),
         }
     }
 }

@@ -391,6 +391,8 @@ async fn refresh(env: &Env, view: &UserView, hash: TokenHash) -> Outcome<NewSess
 /// Devices end last: whoever finds the view deactivated is refused already.
 async fn deactivate(env: &Env, view: &UserView, erase: bool) -> Outcome<UserView> {
     env.store.deactivate_user(view.user_id.as_str(), erase).await?;
+    env.quota.note_account_data(&view.user_id, None);
+    env.quota.note_backup(&view.user_id, None);
     let mut changed = UserView {
         deactivated: true,
         is_admin: false,

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use entities::store::backup::{BackupScope, BackupState};
+use entities::error::StoreError;
+use entities::store::backup::{BackupPut, BackupScope, BackupState};
 use entities::{key_backup, key_backup_session};
 use ruma::UserId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::quota;
 use super::view::UserView;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
@@ -133,16 +135,17 @@ pub struct Info {
 ///
 /// # Errors
 /// `M_NOT_FOUND` for a version that does not exist, `M_WRONG_ROOM_KEYS_VERSION` with `current_version` for keys put into
-/// another than the current one, `M_INVALID_PARAM` for another algorithm or names that are too long; `Unavailable` when
-/// nothing could be written.
+/// another than the current one, `M_INVALID_PARAM` for another algorithm or names that are too long, `M_TOO_LARGE` for what
+/// the user has no room for; `Unavailable` when nothing could be written.
 pub async fn run(env: &Env, view: &UserView, command: BackupCommand) -> Outcome<(BackupReply, Option<UserView>)> {
     let user = &*view.user_id;
     let reply = match command {
         BackupCommand::Create { algorithm, auth_data } => {
             refuse_long(&algorithm)?;
             require_object(&auth_data)?;
+            let growth = bytes(&algorithm) + bytes(auth_data.get());
             let created = env.store.create_backup(user.as_str(), &algorithm, auth_data.get());
-            BackupReply::Created(created.await?)
+            BackupReply::Created(grow(env, user, growth, created).await?)
         }
         BackupCommand::Update {
             version,
@@ -155,12 +158,15 @@ pub async fn run(env: &Env, view: &UserView, command: BackupCommand) -> Outcome<
             }
             require_object(&auth_data)?;
             let auth_data = auth_data.get();
-            env.store.update_backup(user.as_str(), version, auth_data).await?;
+            let growth = bytes(auth_data) - bytes(&backup.auth_data);
+            let updated = env.store.update_backup(user.as_str(), version, auth_data);
+            grow(env, user, growth, updated).await?;
             BackupReply::Done
         }
         BackupCommand::Delete { version } => {
             let backup = env.store.backup(user.as_str(), version).await?.ok_or_else(unknown)?;
             if !backup.deleted {
+                env.quota.note_backup(user, None);
                 env.store.delete_backup(user.as_str(), version).await?;
             }
             BackupReply::Done
@@ -168,6 +174,7 @@ pub async fn run(env: &Env, view: &UserView, command: BackupCommand) -> Outcome<
         BackupCommand::Put { version, rooms } => state(put(env, user, version, rooms).await?),
         BackupCommand::DeleteKeys { version, scope } => {
             existing(env, user, version).await?;
+            env.quota.note_backup(user, None);
             let deleted = env
                 .store
                 .delete_backup_sessions(user.as_str(), version, scope.borrowed());
@@ -236,10 +243,43 @@ async fn put(env: &Env, user: &UserId, version: i64, rooms: Rooms) -> Outcome<Ba
             });
         }
     }
+    let used = quota::backup(env, user).await?;
+    let room = quota::backup_room(env, used);
+    env.quota.note_backup(user, None);
     let put = env
         .store
-        .put_backup_sessions(user.as_str(), version, &sessions, replaces);
-    Ok(put.await?)
+        .put_backup_sessions(user.as_str(), version, &sessions, room, replaces);
+    match put.await? {
+        BackupPut::Stored { state, growth } => {
+            env.quota.note_backup(user, Some(used + growth));
+            Ok(state)
+        }
+        BackupPut::NoRoom => {
+            env.quota.note_backup(user, Some(used));
+            Err(quota::backup_full())
+        }
+    }
+}
+
+fn bytes(text: &str) -> i64 {
+    i64::try_from(text.len()).unwrap_or(i64::MAX)
+}
+
+/// Carries out a write by which the backup grows by `growth` bytes, if there is room for them.
+async fn grow<T>(
+    env: &Env,
+    user: &UserId,
+    growth: i64,
+    write: impl Future<Output = Result<T, StoreError>>,
+) -> Outcome<T> {
+    let used = quota::backup(env, user).await?;
+    if growth > quota::backup_room(env, used) {
+        return Err(quota::backup_full());
+    }
+    env.quota.note_backup(user, None);
+    let written = write.await?;
+    env.quota.note_backup(user, Some(used + growth));
+    Ok(written)
 }
 
 fn number(number: u64) -> Outcome<i64> {

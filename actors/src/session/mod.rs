@@ -17,6 +17,7 @@ pub mod lease;
 pub mod load;
 pub mod localpart;
 pub mod password;
+pub mod quota;
 pub mod seen;
 pub mod shared_secret;
 pub mod sync;

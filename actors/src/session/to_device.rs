@@ -10,8 +10,8 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::load;
 use super::view::UserView;
+use super::{inbox, load};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::stream::fact::{Fact, FactKind};
@@ -120,6 +120,7 @@ async fn send(env: &Env, view: &UserView, messages: Messages) -> Outcome<()> {
         txn_id,
         ts: env.clock.now_ms(),
     });
+    let devices = receivers(&rows.to_device);
     let positions = u32::try_from(rows.to_device.len()).unwrap_or(u32::MAX);
     let publish = move |base: StreamPos| {
         for fact in &mut facts {
@@ -133,10 +134,23 @@ async fn send(env: &Env, view: &UserView, messages: Messages) -> Outcome<()> {
         publish: Box::new(publish),
     });
     match submitted.await {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            inbox::grown(env, &devices);
+            Ok(())
+        }
         Err(error) if error.errcode() == Some("M_CONFLICT") => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Whose inboxes the messages go to, once for each message.
+#[must_use]
+pub fn receivers(messages: &[to_device::Model]) -> Vec<(OwnedUserId, OwnedDeviceId)> {
+    let receiver = |message: &to_device::Model| {
+        let user = OwnedUserId::try_from(message.user_id.as_str()).ok()?;
+        Some((user, message.device_id.as_str().into()))
+    };
+    messages.iter().filter_map(receiver).collect()
 }
 
 fn fact(row: &to_device::Model) -> Option<Fact> {

@@ -310,6 +310,12 @@ pub enum Proof {
     NoSession,
 }
 
+/// Whose password an open session asks for; `None` where there is none or it is nobody's.
+#[must_use]
+pub fn account(env: &Env, session: &str) -> Option<OwnedUserId> {
+    env.uia.user(session, env.clock.now_ms()).flatten()
+}
+
 /// Completes one stage of a session outside of the operation (client-server API, "Fallback"); the client then goes on with
 /// the session alone. `given` is the password or registration token.
 ///

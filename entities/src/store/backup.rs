@@ -23,7 +23,32 @@ pub struct BackupState {
     pub etag: i64,
 }
 
+/// What became of keys that were to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupPut {
+    /// Those that are better are stored.
+    Stored {
+        /// What the version holds now.
+        state: BackupState,
+        /// By how many bytes it has grown.
+        growth: i64,
+    },
+    /// It would have grown by more than allowed; nothing is stored.
+    NoRoom,
+}
+
 impl Store {
+    /// Bytes of all versions of a user's backup, names included.
+    pub async fn backup_use(&self, user_id: &str) -> Result<i64, StoreError> {
+        let keys = "SELECT COALESCE(SUM(octet_length(session_data) + octet_length(room_id) + octet_length(session_id)), 0) \
+                    FROM key_backup_session WHERE user_id = $1";
+        let keys: Option<i64> = self.reader().scalar(keys, params![user_id]).await?;
+        let heads = "SELECT COALESCE(SUM(octet_length(auth_data) + octet_length(algorithm)), 0) FROM key_backup \
+                     WHERE user_id = $1";
+        let heads: Option<i64> = self.reader().scalar(heads, params![user_id]).await?;
+        Ok(keys.unwrap_or(0) + heads.unwrap_or(0))
+    }
+
     /// A user's newest versions that were not deleted, oldest first.
     pub async fn backups(&self, user_id: &str, limit: u32) -> Result<Vec<key_backup::Model>, StoreError> {
         let sql = "SELECT * FROM key_backup WHERE user_id = $1 AND deleted = FALSE ORDER BY version DESC LIMIT $2";
@@ -96,30 +121,37 @@ impl Store {
         self.reader().all(&sql, values).await
     }
 
-    /// Stores those of `sessions` that `replaces(stored, new)` prefers to what is stored, or that are new. All belong to the
-    /// user and version.
+    /// Stores those of `sessions` that `replaces(stored, new)` prefers to what is stored, or that are new, unless the version
+    /// grows by more than `room` bytes. All belong to the user and version.
     pub async fn put_backup_sessions(
         &self,
         user_id: &str,
         version: i64,
         sessions: &[key_backup_session::Model],
+        room: i64,
         replaces: impl Fn(&key_backup_session::Model, &key_backup_session::Model) -> bool + Send + Sync,
-    ) -> Result<BackupState, StoreError> {
+    ) -> Result<BackupPut, StoreError> {
         let tx = self.begin().await?;
         let mut better = Vec::with_capacity(sessions.len());
+        let mut growth = 0;
         for (stored, new) in stored_sessions(&tx, user_id, version, sessions)
             .await?
             .iter()
             .zip(sessions)
         {
             if stored.as_ref().is_none_or(|stored| replaces(stored, new)) {
+                growth += size(new) - stored.as_ref().map_or(0, size);
                 better.push(new.clone());
             }
+        }
+        if growth > room.max(0) {
+            tx.rollback().await?;
+            return Ok(BackupPut::NoRoom);
         }
         tx.upsert::<key_backup_session::Entity>(&better).await?;
         let state = settle(&tx, user_id, version, !better.is_empty()).await?;
         tx.commit().await?;
-        Ok(state)
+        Ok(BackupPut::Stored { state, growth })
     }
 
     /// Deletes sessions of a version.
@@ -137,6 +169,12 @@ impl Store {
         tx.commit().await?;
         Ok(state)
     }
+}
+
+/// As [`Store::backup_use`] counts it.
+fn size(session: &key_backup_session::Model) -> i64 {
+    let bytes = session.session_data.len() + session.room_id.len() + session.session_id.len();
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn narrowed(user_id: &str, version: i64, scope: BackupScope<'_>) -> (&'static str, Vec<sea_orm::Value>) {

@@ -1,6 +1,6 @@
 //! The room key backup, on both databases.
 
-use super::{BackupScope, BackupState};
+use super::{BackupPut, BackupScope, BackupState};
 use crate::key_backup_session::Model;
 use crate::testing::each_backend;
 
@@ -48,7 +48,11 @@ async fn better_sessions_replace_and_the_etag_tells() {
         store.create_backup("@a:hs", "alg", "{}").await.expect("created");
         let put = async |sessions: &[Model]| {
             let earlier = |old: &Model, new: &Model| new.first_message_index < old.first_message_index;
-            store.put_backup_sessions("@a:hs", 1, sessions, earlier).await
+            let put = store.put_backup_sessions("@a:hs", 1, sessions, 1_000, earlier).await;
+            put.map(|put| match put {
+                BackupPut::Stored { state, .. } => state,
+                BackupPut::NoRoom => panic!("there is room"),
+            })
         };
         let first = [
             session("!r:hs", "A", 5),
@@ -80,6 +84,40 @@ async fn better_sessions_replace_and_the_etag_tells() {
         assert_eq!(delete(BackupScope::All).await, state(0, 5));
         let all = store.backup_sessions("@a:hs", 1, BackupScope::All).await;
         assert_eq!(all, Ok(Vec::new()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn growth_is_counted_and_bounded() {
+    each_backend(|db| async move {
+        let store = &db.store().await;
+        store.create_backup("@a:hs", "alg", "{}").await.expect("created");
+        store.create_backup("@b:hs", "alg", "{}").await.expect("created");
+        let used = async || store.backup_use("@a:hs").await.expect("read");
+        let empty = used().await;
+        assert_eq!(empty, 5);
+        let put = async |session: Model, room| {
+            let always = |_: &Model, _: &Model| true;
+            let put = store.put_backup_sessions("@a:hs", 1, &[session], room, always).await;
+            match put.expect("a write") {
+                BackupPut::Stored { growth, .. } => Some(growth),
+                BackupPut::NoRoom => None,
+            }
+        };
+        let mut key = session("!é:hs", "A", 1);
+        let grown = i64::try_from("!é:hs".len() + "A".len() + "{}".len()).expect("small");
+        assert_eq!(put(key.clone(), grown - 1).await, None);
+        assert_eq!(used().await, empty, "nothing was written");
+        assert_eq!(put(key.clone(), grown).await, Some(grown));
+        assert_eq!(used().await, empty + grown);
+        key.session_data = r#"{"a":1}"#.to_owned();
+        assert_eq!(put(key.clone(), 4).await, None);
+        assert_eq!(put(key.clone(), 5).await, Some(5), "what is replaced makes room");
+        key.session_data = "{}".to_owned();
+        assert_eq!(put(key, -7).await, Some(-5), "what shrinks always fits");
+        assert_eq!(used().await, empty + grown);
+        assert_eq!(store.backup_use("@b:hs").await, Ok(5));
     })
     .await;
 }

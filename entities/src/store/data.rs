@@ -1,9 +1,25 @@
-//! Pushers, the events they might tell of, and presence: who sees it, what a former process left behind.
+//! Account data in sum, pushers, the events they might tell of, and presence: who sees it, what a former process left
+//! behind.
 
 use super::{Run, Store, params};
 use crate::{error::StoreError, event, presence, pusher};
 
 impl Store {
+    /// How many entries of account data a user has, and their bytes, names included.
+    pub async fn account_data_use(&self, user_id: &str) -> Result<(i64, i64), StoreError> {
+        let sql = "SELECT COUNT(*), COALESCE(SUM(octet_length(content) + octet_length(type) + octet_length(room_id)), 0) \
+                   FROM account_data WHERE user_id = $1";
+        let row = self.reader().row(sql, params![user_id]).await?;
+        let pair = |row: sea_orm::QueryResult| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?));
+        row.map_or(Ok((0, 0)), pair)
+    }
+
+    /// Deletes what is left of a user's deleted account data. Tells how many entries.
+    pub async fn forget_deleted_account_data(&self, user_id: &str) -> Result<u64, StoreError> {
+        let sql = "DELETE FROM account_data WHERE user_id = $1 AND content = '{}'";
+        self.writer().exec(sql, params![user_id]).await
+    }
+
     /// A user's pushers, oldest first.
     pub async fn pushers(&self, user_id: &str) -> Result<Vec<pusher::Model>, StoreError> {
         let sql = "SELECT * FROM pusher WHERE user_id = $1 ORDER BY created_ts, app_id, pushkey";

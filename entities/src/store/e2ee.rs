@@ -181,6 +181,33 @@ impl Store {
         self.writer().exec(sql, params![]).await
     }
 
+    /// Drops a device's oldest messages, all but `keep`. Tells how many.
+    pub async fn trim_inbox(&self, user_id: &str, device_id: &str, keep: u32) -> Result<u64, StoreError> {
+        let sql = "DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND pos <= (SELECT pos FROM to_device \
+                   WHERE user_id = $1 AND device_id = $2 ORDER BY pos DESC LIMIT 1 OFFSET $3)";
+        self.writer()
+            .exec(sql, params![user_id, device_id, i64::from(keep)])
+            .await
+    }
+
+    /// Devices with more than `keep` messages: `(user_id, device_id)`.
+    pub async fn full_inboxes(&self, keep: u32) -> Result<Vec<(String, String)>, StoreError> {
+        let sql = "SELECT user_id, device_id FROM to_device GROUP BY user_id, device_id HAVING COUNT(*) > $1";
+        let rows = self.reader().rows(sql, params![i64::from(keep)]).await?;
+        rows.iter()
+            .map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)))
+            .collect()
+    }
+
+    /// Forgets changes of device lists that a later one of the same user hides from everybody who reads up to `horizon` or
+    /// further, at most `limit` of them. Tells how many.
+    pub async fn prune_device_list_changes(&self, horizon: i64, limit: u32) -> Result<u64, StoreError> {
+        let sql = "DELETE FROM device_list_change WHERE pos IN (SELECT old.pos FROM device_list_change old \
+                   WHERE old.pos < $1 AND EXISTS (SELECT 1 FROM device_list_change newer \
+                   WHERE newer.user_id = old.user_id AND newer.pos > old.pos AND newer.pos <= $1) LIMIT $2)";
+        self.writer().exec(sql, params![horizon, i64::from(limit)]).await
+    }
+
     /// Forgets to-device transactions that began before `ts`, Unix milliseconds. Tells how many.
     pub async fn prune_to_device_txns(&self, ts: i64) -> Result<u64, StoreError> {
         self.writer()

@@ -2,7 +2,10 @@
 
 use super::{KeyStock, KeyUpload, PreKey, Sight};
 use crate::store::{Store, read_tests::put, rows::Rows};
-use crate::{cross_signing_key, device, device_key, key_signature, membership, testing::each_backend, to_device_txn};
+use crate::{
+    cross_signing_key, device, device_key, device_list_change, key_signature, membership, testing::each_backend,
+    to_device, to_device_txn,
+};
 
 const ALGORITHM: &str = "signed_curve25519";
 
@@ -214,6 +217,84 @@ async fn transactions_are_forgotten_by_age() {
         .await;
         assert_eq!(store.prune_to_device_txns(15).await, Ok(1));
         assert_eq!(store.prune_to_device_txns(15).await, Ok(0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn inboxes_are_cut_at_their_old_end() {
+    each_backend(|db| async move {
+        let store = &db.store().await;
+        let message = |pos, device: &str| to_device::Model {
+            pos,
+            user_id: "@a:hs".to_owned(),
+            device_id: device.to_owned(),
+            json: "{}".to_owned(),
+        };
+        let to_device = (1..=6)
+            .map(|pos| message(pos, "D"))
+            .chain((7..=9).map(|pos| message(pos, "E")));
+        let rows = Rows {
+            to_device: to_device.collect(),
+            ..Rows::default()
+        };
+        put(store, rows).await;
+        let full = store.full_inboxes(3).await;
+        assert_eq!(full, Ok(vec![("@a:hs".to_owned(), "D".to_owned())]));
+        assert_eq!(store.trim_inbox("@a:hs", "D", 4).await, Ok(2));
+        assert_eq!(store.trim_inbox("@a:hs", "D", 4).await, Ok(0));
+        assert_eq!(store.trim_inbox("@a:hs", "E", 3).await, Ok(0));
+        let left = async |device| {
+            let page = store.to_device_page("@a:hs", device, 0, 99, 99).await.expect("read");
+            page.iter().map(|message| message.pos).collect::<Vec<_>>()
+        };
+        assert_eq!(left("D").await, [3, 4, 5, 6]);
+        assert_eq!(left("E").await, [7, 8, 9]);
+        assert_eq!(store.full_inboxes(4).await, Ok(vec![]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn changes_that_later_ones_hide_are_forgotten() {
+    each_backend(|db| async move {
+        let store = &db.store().await;
+        let users = ["@a:hs", "@b:hs", "@c:hs"];
+        let change = |pos, user: usize| device_list_change::Model {
+            pos,
+            user_id: users[user].to_owned(),
+        };
+        let changes = [(1, 0), (2, 1), (3, 0), (4, 0), (5, 2), (6, 0), (7, 1), (9, 2), (12, 0)];
+        let rows = Rows {
+            device_list_changes: changes.map(|(pos, user)| change(pos, user)).to_vec(),
+            ..Rows::default()
+        };
+        put(store, rows).await;
+        let horizon = 8;
+        let read = async || {
+            let mut answers = Vec::new();
+            for since in 0..=12 {
+                for upto in horizon..=13 {
+                    let found = store.device_list_changes(&users, since, upto).await.expect("read");
+                    let mut found: Vec<String> = found.into_iter().map(|change| change.user_id).collect();
+                    found.sort_unstable();
+                    answers.push(found);
+                }
+            }
+            answers
+        };
+        let before = read().await;
+        assert_eq!(store.prune_device_list_changes(horizon, 3).await, Ok(3));
+        assert_eq!(store.prune_device_list_changes(horizon, 3).await, Ok(1));
+        assert_eq!(store.prune_device_list_changes(horizon, 3).await, Ok(0));
+        assert_eq!(
+            read().await,
+            before,
+            "who reads up to the horizon or further sees the same users"
+        );
+        let left = store.device_list_changes(&users, 0, 6).await.expect("read");
+        let left: Vec<i64> = left.iter().map(|change| change.pos).collect();
+        assert_eq!(left, [5, 6]);
     })
     .await;
 }

@@ -239,12 +239,13 @@ impl Store {
         self.reader().scalar(sql, params![user_id, filter_id]).await
     }
 
-    /// Stores a filter and answers its number; an equal one keeps its own.
-    pub async fn create_filter(&self, user_id: &str, json: &str) -> Result<i64, StoreError> {
+    /// Stores a filter and answers its number; an equal one keeps its own. Of more than `keep` the oldest are deleted: their
+    /// numbers come with the answer.
+    pub async fn create_filter(&self, user_id: &str, json: &str, keep: u32) -> Result<(i64, Vec<i64>), StoreError> {
         let tx = self.begin().await?;
         let equal = "SELECT filter_id FROM filter WHERE user_id = $1 AND json = $2";
-        let id = match tx.scalar(equal, params![user_id, json]).await? {
-            Some(id) => id,
+        let (id, gone) = match tx.scalar(equal, params![user_id, json]).await? {
+            Some(id) => (id, Vec::new()),
             None => {
                 let last = "SELECT MAX(filter_id) FROM filter WHERE user_id = $1";
                 let last: Option<Option<i64>> = tx.scalar(last, params![user_id]).await?;
@@ -255,11 +256,13 @@ impl Store {
                     json: json.to_owned(),
                 };
                 tx.insert::<filter::Entity>(&[row]).await?;
-                id
+                let oldest = "DELETE FROM filter WHERE user_id = $1 AND filter_id <= (SELECT filter_id FROM filter \
+                              WHERE user_id = $1 ORDER BY filter_id DESC LIMIT 1 OFFSET $2) RETURNING filter_id";
+                (id, tx.column(oldest, params![user_id, i64::from(keep)]).await?)
             }
         };
         tx.commit().await?;
-        Ok(id)
+        Ok((id, gone))
     }
 
     /// A user's devices.

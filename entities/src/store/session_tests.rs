@@ -191,7 +191,7 @@ on_each_backend! {
         alice(&store).await;
         store.set_user_flags(ALICE, true, false, true).await.expect("a write");
         assert!(store.has_admin().await.expect("a read"));
-        store.create_filter(ALICE, "{}").await.expect("a write");
+        store.create_filter(ALICE, "{}", 9).await.expect("a write");
         store.deactivate_user(ALICE, false).await.expect("a write");
         let user = store.user(ALICE).await.expect("a read").expect("alice");
         assert!(user.deactivated && !user.erased && !user.is_admin && user.suspended);
@@ -230,12 +230,26 @@ on_each_backend! {
     }
 
     async fn equal_filters_share_a_number(store) {
-        let first = store.create_filter(ALICE, "{\"room\":{}}").await.expect("a write");
-        let second = store.create_filter(ALICE, "{}").await.expect("a write");
+        let (first, _) = store.create_filter(ALICE, "{\"room\":{}}", 9).await.expect("a write");
+        let (second, _) = store.create_filter(ALICE, "{}", 9).await.expect("a write");
         assert_ne!(first, second);
-        assert_eq!(store.create_filter(ALICE, "{\"room\":{}}").await, Ok(first));
+        assert_eq!(store.create_filter(ALICE, "{\"room\":{}}", 9).await, Ok((first, vec![])));
         assert_eq!(store.filter(ALICE, second).await, Ok(Some("{}".to_owned())));
         assert_eq!(store.filter("@bob:hs", second).await, Ok(None));
+    }
+
+    async fn the_oldest_filters_give_way(store) {
+        let create = async |user: &str, json: &str| store.create_filter(user, json, 2).await.expect("a write");
+        let (first, _) = create(ALICE, "{\"n\":1}").await;
+        let (others, _) = create("@bob:hs", "{\"n\":1}").await;
+        assert_eq!(create(ALICE, "{\"n\":2}").await.1, [0_i64; 0]);
+        assert_eq!(create(ALICE, "{\"n\":1}").await, (first, vec![]), "an equal one takes no place");
+        let (third, gone) = create(ALICE, "{\"n\":3}").await;
+        assert_eq!(gone, [first]);
+        assert_eq!(store.filter(ALICE, first).await, Ok(None));
+        assert!(store.filter("@bob:hs", others).await.is_ok_and(|json| json.is_some()));
+        let (again, _) = create(ALICE, "{\"n\":1}").await;
+        assert!(again > third, "a number is not used again");
     }
 
     async fn short_tokens_serve_once(store) {

@@ -6,6 +6,7 @@ use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderValue, Method, StatusCode};
 use url::form_urlencoded;
 
+use super::uia::count_attempt;
 use crate::http::auth::Policy;
 use crate::http::context::{Ctx, RawRequest};
 use crate::http::endpoint::Table;
@@ -49,6 +50,11 @@ async fn submit(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
         None => session(&ctx)?,
     };
     let given = fields("secret").unwrap_or_default();
+    if stage == Stage::Password
+        && let Some(user) = uia::account(ctx.hub.env(), &session)
+    {
+        count_attempt(&ctx, &user)?;
+    }
     Ok(match uia::prove(ctx.hub.env(), &session, stage, &given).await? {
         Proof::Passed => page(StatusCode::OK, DONE),
         Proof::Failed(why) => page(StatusCode::UNAUTHORIZED, &form(stage, &session, why)),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::tokens::{logged_in, new_device, tokens};
-use super::uia::{fix_auth, own_account, wrong_credentials};
+use super::uia::{count_attempt, fix_auth, own_account, wrong_credentials};
 use crate::http::auth::Policy;
 use crate::http::context::{Ctx, RawRequest};
 use crate::http::endpoint::Table;
@@ -128,6 +128,10 @@ async fn by_password(ctx: &Ctx, login: &Login) -> Outcome<OwnedUserId> {
         .as_deref()
         .ok_or_else(|| DomainError::missing_param("password is missing"))?;
     let user = named(login)?.and_then(|name| localpart::meant(name, &env.server_name));
+    if let Some(user) = &user {
+        // Whether the account exists and whatever the password: an address can be changed, the account cannot.
+        count_attempt(ctx, user)?;
+    }
     match (password::verify(env, user.as_deref(), given).await?, user) {
         (true, Some(user)) => Ok(user),
         _ => Err(wrong_credentials()),

@@ -2,10 +2,12 @@
 
 use actors::error::{DomainError, Outcome};
 use actors::session::uia::{self, Attempt, Bound, PASSWORD_FLOWS};
+use ruma::UserId;
 use ruma::api::client::uiaa::AuthData;
 use serde_json::{Value, json};
 
 use crate::http::context::{Ctx, RequestInfo};
+use crate::http::limits::Class;
 
 /// The caller may go on.
 #[must_use = "the session must be finished once the operation is done"]
@@ -56,6 +58,14 @@ pub async fn own_account(
             .await?;
     }
     Ok(Passed(Some(authorised.session)))
+}
+
+/// Counts an attempt to prove an account's password without a token of that account, wherever it comes from.
+///
+/// # Errors
+/// 429 `M_LIMIT_EXCEEDED` when there were too many.
+pub fn count_attempt(ctx: &Ctx, account: &UserId) -> Outcome<()> {
+    ctx.limits.check(Class::Login, &("password of", account))
 }
 
 /// Accepts `auth` as older clients send it: `null` or empty for none, `user` instead of `identifier`.

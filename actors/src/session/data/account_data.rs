@@ -10,10 +10,11 @@ use super::commit;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::session::load::ignored_users;
+use crate::session::quota::DELETED;
 use crate::session::view::UserView;
 
 const FULLY_READ: &str = "m.fully_read";
-const PUSH_RULES: &str = "m.push_rules";
+pub(super) const PUSH_RULES: &str = "m.push_rules";
 const IGNORED: &str = "m.ignored_user_list";
 const TAGS: &str = "m.tag";
 /// Bytes of a type or a tag.
@@ -37,16 +38,18 @@ pub(super) async fn set(
     let object: Map<String, Value> = serde_json::from_str(content.get())
         .map_err(|error| DomainError::bad_json(format!("the content must be a JSON object: {error}")))?;
     let empty = object.is_empty();
-    if empty && stored(env, view, room_id, kind).await?.is_none() {
+    let old = stored(env, view, room_id, kind).await?;
+    if empty && old.is_none() {
         return Ok(None);
     }
     // Deletion leaves `{}` behind, so that other devices learn of it from their next sync.
-    let text = if empty { "{}" } else { content.get() };
+    let text = if empty { DELETED } else { content.get() };
     let changed = (kind == IGNORED && room_id.is_none()).then(|| UserView {
         ignored: Arc::new(ignored_users(text)),
         ..view.clone()
     });
-    commit(env, view, room_id, kind, text.to_owned(), changed.as_ref()).await?;
+    let place = (room_id, kind);
+    commit(env, view, place, old.as_deref(), text.to_owned(), changed.as_ref()).await?;
     if changed.is_some() {
         env.unread.forget(&view.user_id);
     }
@@ -60,7 +63,12 @@ fn check_name(name: &str) -> Outcome<()> {
     }
 }
 
-async fn stored(env: &Env, view: &UserView, room_id: Option<&RoomId>, kind: &str) -> Outcome<Option<String>> {
+pub(super) async fn stored(
+    env: &Env,
+    view: &UserView,
+    room_id: Option<&RoomId>,
+    kind: &str,
+) -> Outcome<Option<String>> {
     let room_id = room_id.map_or("", RoomId::as_str);
     let row = env.store.account_data_one(view.user_id.as_str(), room_id, kind).await?;
     Ok(row.map(|row| row.content))
@@ -75,9 +83,9 @@ pub(super) async fn set_tag(
     info: Option<&RawValue>,
 ) -> Outcome<()> {
     check_name(&tag)?;
-    let stored = stored(env, view, Some(room_id), TAGS).await?;
-    let stored = stored.and_then(|text| serde_json::from_str::<Map<String, Value>>(&text).ok());
-    let mut content = stored.unwrap_or_default();
+    let old = stored(env, view, Some(room_id), TAGS).await?;
+    let parsed = old.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let mut content: Map<String, Value> = parsed.unwrap_or_default();
     let mut tags = match content.remove("tags") {
         Some(Value::Object(tags)) => tags,
         _ => Map::new(),
@@ -96,7 +104,7 @@ pub(super) async fn set_tag(
     }
     content.insert("tags".to_owned(), tags.into());
     let text = Value::Object(content).to_string();
-    commit(env, view, Some(room_id), TAGS, text, None).await
+    commit(env, view, (Some(room_id), TAGS), old.as_deref(), text, None).await
 }
 
 /// Moves the marker unless it would move backwards.
@@ -116,8 +124,8 @@ pub(super) async fn move_fully_read(env: &Env, view: &UserView, room_id: &RoomId
     let Some(target) = place(event_id).await? else {
         return Err(DomainError::not_found("the room has no such event"));
     };
-    let marker = stored(env, view, Some(room_id), FULLY_READ).await?;
-    let marker = marker.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    let old = stored(env, view, Some(room_id), FULLY_READ).await?;
+    let marker = old.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
     let marker = marker.and_then(|content| EventId::parse(content["event_id"].as_str()?).ok());
     if let Some(marker) = marker
         && place(&marker).await?.is_some_and(|standing| standing >= target)
@@ -125,5 +133,5 @@ pub(super) async fn move_fully_read(env: &Env, view: &UserView, room_id: &RoomId
         return Ok(());
     }
     let text = json!({ "event_id": event_id }).to_string();
-    commit(env, view, Some(room_id), FULLY_READ, text, None).await
+    commit(env, view, (Some(room_id), FULLY_READ), old.as_deref(), text, None).await
 }

@@ -28,6 +28,13 @@ impl Default for FilterCache {
     }
 }
 
+impl FilterCache {
+    /// The filter was deleted.
+    pub fn forget(&self, user: &UserId, number: i64) {
+        self.known.invalidate(&(user.to_owned(), number));
+    }
+}
+
 /// The filter that a request names, or holds itself; none lets everything through.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 pub use self::profile::{MAX_KEY, MAX_PROFILE};
 pub use self::push_rules::{PushRuleChange, ruleset_content};
+use super::quota;
 use super::view::UserView;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
@@ -116,7 +117,7 @@ pub async fn run(env: &Env, view: &UserView, command: DataCommand) -> Outcome<(D
         }
         DataCommand::PushRule(change) => push_rules::apply(env, view, *change).await?,
         DataCommand::CreateFilter { json } => {
-            let id = env.store.create_filter(user, &json).await?;
+            let id = create_filter(env, view, &json).await?;
             return Ok((DataReply::Filter(id), None));
         }
         DataCommand::SetProfileField { name, value } => profile::set(env, view, name, value).await?,
@@ -145,12 +146,21 @@ async fn set_pusher(env: &Env, pusher: &pusher::Model, append: bool) -> Outcome<
     Ok(env.store.set_pusher(pusher, append).await?)
 }
 
-/// Writes one entry of account data; `changed` is published with it.
+async fn create_filter(env: &Env, view: &UserView, json: &str) -> Outcome<i64> {
+    let keep = env.settings.user_limits.filters;
+    let (id, gone) = env.store.create_filter(view.user_id.as_str(), json, keep).await?;
+    for old in gone {
+        env.filters.forget(&view.user_id, old);
+    }
+    Ok(id)
+}
+
+/// Writes one entry of account data over `old`, the content that is there; `changed` is published with it.
 async fn commit(
     env: &Env,
     view: &UserView,
-    room_id: Option<&RoomId>,
-    kind: &str,
+    (room_id, kind): (Option<&RoomId>, &str),
+    old: Option<&str>,
     content: String,
     changed: Option<&UserView>,
 ) -> Outcome<()> {
@@ -158,14 +168,16 @@ async fn commit(
         return Err(DomainError::too_large("account data has at most 1 MiB an entry"));
     }
     let user = view.user_id.clone();
+    let entry = row::Model {
+        user_id: user.to_string(),
+        room_id: room_id.map(ToString::to_string).unwrap_or_default(),
+        r#type: kind.to_owned(),
+        content,
+        pos: 0,
+    };
+    let tally = quota::admit_account_data(env, &entry, old).await?;
     let rows = Rows {
-        account_data: vec![row::Model {
-            user_id: user.to_string(),
-            room_id: room_id.map(ToString::to_string).unwrap_or_default(),
-            r#type: kind.to_owned(),
-            content,
-            pos: 0,
-        }],
+        account_data: vec![entry],
         ..Rows::default()
     };
     let kind = FactKind::AccountData {
@@ -188,7 +200,11 @@ async fn commit(
         positions: 1,
         publish: Box::new(publish),
     };
-    env.journal.submit(submission).await.map(|_| ())
+    // Until the outcome is known nobody knows the figures.
+    env.quota.note_account_data(&view.user_id, None);
+    env.journal.submit(submission).await?;
+    env.quota.note_account_data(&view.user_id, Some(tally));
+    Ok(())
 }
 
 #[cfg(test)]

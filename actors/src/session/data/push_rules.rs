@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ruma::push::{Action, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset};
 use serde_json::{Value, json};
 
+use super::account_data::{PUSH_RULES, stored};
 use super::commit;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
@@ -75,7 +76,8 @@ pub(super) async fn apply(env: &Env, view: &UserView, change: PushRuleChange) ->
         push_rules: Arc::new(rules),
         ..view.clone()
     };
-    commit(env, view, None, "m.push_rules", text, Some(&changed)).await?;
+    let old = stored(env, view, None, PUSH_RULES).await?;
+    commit(env, view, (None, PUSH_RULES), old.as_deref(), text, Some(&changed)).await?;
     env.unread.forget(&view.user_id);
     Ok(Some(changed))
 }
