@@ -86,6 +86,7 @@ impl Hub {
         media::clear_unfinished(hub.env()).await;
         presence::start(hub.env());
         janitor::start(hub.env());
+        flows::remote_devices::start(hub.env());
         hub.env().io.spawn(watch_ownership(Arc::downgrade(hub.env())));
         flows::deactivate::resume(&hub).await?;
         Ok(hub)

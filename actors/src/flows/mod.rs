@@ -7,6 +7,8 @@ pub mod directory;
 pub mod guard;
 pub mod membership;
 pub mod profile;
+pub mod remote_devices;
+pub mod remote_profile;
 pub mod search;
 pub mod spaces;
 pub mod upgrade;

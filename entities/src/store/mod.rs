@@ -54,6 +54,7 @@ pub mod journal;
 mod media;
 mod peer;
 pub mod relation;
+pub mod remote_devices;
 mod room;
 pub mod rows;
 mod run;

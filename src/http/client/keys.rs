@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::error::{DomainError, Outcome};
+use actors::flows::remote_devices;
 use actors::hub::Hub;
 use actors::session::keys::changes::changes;
-use actors::session::keys::query::{query, unreachable_server};
 use actors::session::keys::{Claimed, Upload};
 use actors::stream::token::SyncToken;
 use futures_util::StreamExt as _;
@@ -25,6 +26,10 @@ use crate::http::reply::Reply;
 
 /// Users whose keys are claimed at the same time for one request.
 const CLAIMS: usize = 16;
+
+/// How long other servers are waited for if the client does not say, and at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_PATIENCE: Duration = Duration::from_secs(25);
 
 /// Registers the chapter.
 pub fn routes(t: &mut Table) {
@@ -73,23 +78,35 @@ async fn upload(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     Reply::json(&json!({ "one_time_key_counts": counts }))
 }
 
+fn patience(asked: Option<Duration>) -> Duration {
+    asked.unwrap_or(PATIENCE).min(MAX_PATIENCE)
+}
+
 async fn query_keys(ctx: Ctx, request: get_keys::v3::Request) -> Outcome<Reply> {
-    let found = query(ctx.hub.env(), &ctx.user()?.user_id, request.device_keys).await?;
+    let patience = patience(request.timeout);
+    let user = &ctx.user()?.user_id;
+    let found = remote_devices::query(&ctx.hub, user, request.device_keys, patience).await?;
     Reply::json(&found)
 }
 
 async fn claim(ctx: Ctx, request: claim_keys::v3::Request) -> Outcome<Reply> {
-    let mut failures = BTreeMap::new();
-    let mut local = BTreeMap::new();
+    let (mut local, mut remote) = (BTreeMap::new(), BTreeMap::new());
     for (user, devices) in request.one_time_keys {
-        if ctx.hub.env().is_local(&user) {
-            let wanted = devices.into_iter().map(|(id, algorithm)| (id, algorithm.to_string()));
-            local.insert(user, wanted.collect());
-        } else {
-            failures.insert(user.server_name().to_owned(), unreachable_server());
-        }
+        let wanted = devices.into_iter().map(|(id, algorithm)| (id, algorithm.to_string()));
+        let side = match ctx.hub.env().is_local(&user) {
+            true => &mut local,
+            false => &mut remote,
+        };
+        side.insert(user, wanted.collect());
     }
-    let keys = claim_local(&ctx.hub, local).await;
+    let (local, (remote, failures)) = tokio::join!(
+        claim_local(&ctx.hub, local),
+        remote_devices::claim(&ctx.hub, remote, patience(request.timeout))
+    );
+    let mut keys = json!(local);
+    for (user, claimed) in remote {
+        keys[user.as_str()] = claimed;
+    }
     Reply::json(&json!({ "one_time_keys": keys, "failures": failures }))
 }
 

@@ -41,18 +41,7 @@ pub fn routes(t: &mut Table) {
 
 /// The whole profile, fields as JSON.
 async fn stored(ctx: &Ctx, user: &UserId) -> Outcome<Map<String, Value>> {
-    if !ctx.hub.env().is_local(user) {
-        let message = "Profiles of other servers' users are not served";
-        return Err(DomainError::not_found(message));
-    }
-    let view = ctx.hub.sessions().view(user).await?;
-    let view = view
-        .filter(|view| !view.deactivated)
-        .ok_or_else(|| DomainError::not_found("Profile not found"))?;
-    let fields = view.profile.iter();
-    Ok(fields
-        .filter_map(|(name, value)| Some((name.clone(), serde_json::from_str(value).ok()?)))
-        .collect())
+    flows::remote_profile::profile(&ctx.hub, user).await
 }
 
 async fn whole(ctx: Ctx, request: get_profile::v3::Request) -> Outcome<Reply> {

@@ -28,27 +28,6 @@ pub struct Found {
     pub user_signing_keys: BTreeMap<OwnedUserId, Value>,
 }
 
-/// Why nothing is known of another server's users.
-#[must_use]
-pub fn unreachable_server() -> Value {
-    json!({ "errcode": "M_UNKNOWN", "error": "This server cannot ask other servers for keys" })
-}
-
-/// The keys of the wanted users as `reader` may see them.
-///
-/// # Errors
-/// `Unavailable` when the database does not answer.
-pub async fn query(env: &Env, reader: &UserId, wanted: Wanted) -> Outcome<Found> {
-    let (local, remote): (Wanted, Wanted) = wanted.into_iter().partition(|(user, _)| env.is_local(user));
-    let mut found = local_keys(env, Some(reader), &local).await?;
-    for user in remote.keys() {
-        found
-            .failures
-            .insert(user.server_name().to_owned(), unreachable_server());
-    }
-    Ok(found)
-}
-
 /// The keys of this server's users. Without a reader (for another server) only the owners' signatures are shown.
 ///
 /// # Errors
@@ -147,7 +126,8 @@ fn parse(json: &str, user: &UserId) -> Option<Value> {
 }
 
 /// The public key that a cross-signing key is named after.
-fn public_key(key: &Value) -> Option<String> {
+#[must_use]
+pub fn public_key(key: &Value) -> Option<String> {
     let name = key.get("keys")?.as_object()?.keys().next()?;
     name.split_once(':').map(|(_, public)| public.to_owned())
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use entities::key_signature;
+use entities::store::remote_devices::RemoteList;
 use entities::store::rows::Rows;
 use ruma::canonical_json::CanonicalJsonObject;
 use ruma::{OwnedUserId, UserId};
@@ -30,7 +31,7 @@ pub(super) struct Known {
     pub devices: HashMap<String, CanonicalJsonObject>,
     /// Cross-signing keys by owner and usage.
     pub cross_signing: HashMap<(String, String), CanonicalJsonObject>,
-    /// This server's users are known; of others nothing is.
+    /// This server's users are known; of others those whose keys were looked at.
     pub server: ruma::OwnedServerName,
 }
 
@@ -78,6 +79,13 @@ async fn known(env: &Env, view: &UserView, users: &[String]) -> Outcome<Known> {
     }
     let devices = env.store.device_keys_of(&[own]).await?;
     let cross_signing = env.store.cross_signing_keys_of(&owners).await?;
+    // Of other servers' users, as far as their keys were looked at.
+    let remote: Vec<&str> = owners.into_iter().filter(|owner| !is_of(owner, env)).collect();
+    let remote = match remote.is_empty() {
+        true => RemoteList::default(),
+        false => env.store.remote_devices(&remote).await?,
+    };
+    let remote = remote.keys.into_iter().map(|key| (key.user_id, key.usage, key.json));
     Ok(Known {
         user: view.user_id.clone(),
         devices: devices
@@ -86,10 +94,16 @@ async fn known(env: &Env, view: &UserView, users: &[String]) -> Outcome<Known> {
             .collect(),
         cross_signing: cross_signing
             .into_iter()
-            .filter_map(|row| Some(((row.user_id, row.usage), check::object(&row.json).ok()?)))
+            .map(|row| (row.user_id, row.usage, row.json))
+            .chain(remote)
+            .filter_map(|(user, usage, json)| Some(((user, usage), check::object(&json).ok()?)))
             .collect(),
         server: env.server_name.clone(),
     })
+}
+
+fn is_of(user: &str, env: &Env) -> bool {
+    <&UserId>::try_from(user).is_ok_and(|user| env.is_local(user))
 }
 
 impl Known {
@@ -156,7 +170,7 @@ impl Known {
         if self.key(target, "master").and_then(public_key) != Some(name) {
             return Err(match target.server_name() == self.server {
                 true => unknown_key(),
-                false => DomainError::not_found("The keys of other servers' users are not known here"),
+                false => DomainError::not_found("The key is not known here; look the user's keys up first"),
             });
         }
         if target != self.user {

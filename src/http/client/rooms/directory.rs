@@ -2,11 +2,12 @@
 
 use actors::error::{DomainError, Outcome};
 use actors::flows::directory::{self, Asker, PublicPage, PublicQuery};
-use actors::flows::not_federated;
+use actors::peer::handle::Pace;
 use ruma::api::client::directory::{
     get_public_rooms, get_public_rooms_filtered, get_room_visibility, set_room_visibility,
 };
 use ruma::api::client::room::{Visibility, create_room};
+use ruma::api::federation::directory::get_public_rooms_filtered::v1 as elsewhere;
 use ruma::directory::{Filter, RoomTypeFilter};
 use ruma::{OwnedServerName, RoomId};
 use serde_json::{Map, Value, json};
@@ -62,18 +63,37 @@ pub(super) async fn publish(ctx: &Ctx, room_id: &RoomId, listed: bool) -> Outcom
     directory::publish(&ctx.hub, asker, room_id, listed).await
 }
 
-fn require_own(ctx: &Ctx, server: Option<&OwnedServerName>) -> Outcome<()> {
-    match server.filter(|server| **server != ctx.hub.env().server_name) {
-        Some(server) => Err(not_federated(&format!("cannot list the rooms of {server}"))),
-        None => Ok(()),
+/// Another server, if the client asks for its directory.
+fn elsewhere<'a>(ctx: &Ctx, server: Option<&'a OwnedServerName>) -> Option<&'a OwnedServerName> {
+    server.filter(|server| **server != ctx.hub.env().server_name)
+}
+
+/// The directory of another server.
+async fn ask(ctx: &Ctx, server: &OwnedServerName, request: elsewhere::Request) -> Outcome<Reply> {
+    let page = ctx.hub.peers().call(server, request, Pace::Patient).await?;
+    let mut answer = json!({ "chunk": page.chunk });
+    let tokens = [("prev_batch", page.prev_batch), ("next_batch", page.next_batch)];
+    for (name, token) in tokens {
+        if let Some(token) = token {
+            answer[name] = token.into();
+        }
     }
+    if let Some(total) = page.total_room_count_estimate {
+        answer["total_room_count_estimate"] = u64::from(total).into();
+    }
+    Reply::json(&answer)
 }
 
 async fn list(ctx: Ctx, request: get_public_rooms::v3::Request) -> Outcome<Reply> {
     if !ctx.config.room_directory.allow_public_rooms_without_auth {
         ctx.user()?;
     }
-    require_own(&ctx, request.server.as_ref())?;
+    if let Some(server) = elsewhere(&ctx, request.server.as_ref()) {
+        ctx.user()?;
+        let mut asked = elsewhere::Request::new();
+        (asked.limit, asked.since) = (request.limit, request.since);
+        return ask(&ctx, server, asked).await;
+    }
     let query = PublicQuery {
         limit: request.limit.map(count),
         since: request.since.filter(|token| !token.is_empty()),
@@ -90,7 +110,12 @@ async fn search(ctx: Ctx, request: get_public_rooms_filtered::v3::Request) -> Ou
             return super::create::create(ctx, request).await;
         }
     }
-    require_own(&ctx, request.server.as_ref())?;
+    if let Some(server) = elsewhere(&ctx, request.server.as_ref()) {
+        let mut asked = elsewhere::Request::new();
+        (asked.limit, asked.since, asked.filter) = (request.limit, request.since, request.filter);
+        asked.room_network = request.room_network;
+        return ask(&ctx, server, asked).await;
+    }
     let filter = request.filter;
     let query = PublicQuery {
         limit: request.limit.map(count),
