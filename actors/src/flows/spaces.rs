@@ -1,10 +1,12 @@
-//! Previews of rooms and the tree of a space (client-server API, "Spaces" and `room_summary`). Rooms of other servers
-//! that this one is not in are left out.
+//! Previews of rooms and the tree of a space (client-server API, "Spaces" and `room_summary`). Of rooms that this server
+//! is not in, those tell that their space names ([`remote`]).
+
+mod remote;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use ruma::{OwnedRoomId, RoomId, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 use super::membership::is_allowed;
 use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
+use crate::room::acl;
 use crate::room::event::StoredEvent;
 use crate::room::membership::allowing_rooms;
 use crate::room::snapshot::RoomSnapshot;
@@ -49,43 +52,85 @@ pub async fn may_preview(hub: &Hub, room: &RoomSnapshot, user: Option<&UserId>) 
     is_allowed(hub, room, user).await
 }
 
-/// The children of a space, in their order.
-#[derive(Debug)]
+/// Whether the users of another server may see what a room is about.
+async fn server_may_preview(hub: &Hub, room: &RoomSnapshot, server: &ServerName) -> Outcome<bool> {
+    if may_preview(hub, room, None).await? {
+        return Ok(true);
+    }
+    let among = |room: &RoomSnapshot| {
+        let mut members = room.state_of_kind("m.room.member");
+        members.any(|event| {
+            let key = event.pdu.state_key.as_deref();
+            let of_server = key
+                .and_then(|key| <&UserId>::try_from(key).ok())
+                .map(UserId::server_name)
+                == Some(server);
+            of_server && (event.pdu.has_membership("join") || event.pdu.has_membership("invite"))
+        })
+    };
+    if among(room) {
+        return Ok(true);
+    }
+    for room_id in allowing_rooms(room).unwrap_or_default() {
+        let allowing = hub.rooms().view(&room_id).await?;
+        if allowing.is_some_and(|allowing| allowing.joined_servers.iter().any(|joined| joined == server)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A child of a space.
+#[derive(Clone, Debug)]
 struct Child {
     room_id: OwnedRoomId,
     suggested: bool,
     order: Option<String>,
     sent: i64,
-    event: Arc<StoredEvent>,
+    /// The servers to ask about it.
+    via: Vec<OwnedServerName>,
+    /// The event as it is shown.
+    stripped: Value,
+}
+
+impl Child {
+    /// `None` where the event names no server: then the room is no child any more.
+    fn of(state_key: &str, sender: &str, sent: i64, content: &RawValue) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Content {
+            via: Vec<String>,
+            #[serde(default)]
+            suggested: Value,
+            #[serde(default)]
+            order: Value,
+        }
+        let parsed: Content = serde_json::from_str(content.get()).ok()?;
+        let valid_order = |order: &str| order.len() <= 50 && order.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
+        let order = parsed.order.as_str().filter(|order| valid_order(order));
+        let room_id = RoomId::parse(state_key).ok()?;
+        (!parsed.via.is_empty()).then(|| Self {
+            suggested: parsed.suggested.as_bool().unwrap_or(false),
+            order: order.map(str::to_owned),
+            sent,
+            via: parsed
+                .via
+                .iter()
+                .filter_map(|server| ServerName::parse(server).ok())
+                .collect(),
+            stripped: json!({
+                "content": content,
+                "origin_server_ts": sent,
+                "sender": sender,
+                "state_key": room_id,
+                "type": "m.space.child",
+            }),
+            room_id,
+        })
+    }
 }
 
 /// Spec: "Ordering of children within a space".
-fn children(room: &RoomSnapshot) -> Vec<Child> {
-    #[derive(Deserialize)]
-    struct Content {
-        via: Vec<String>,
-        #[serde(default)]
-        suggested: Value,
-        #[serde(default)]
-        order: Value,
-    }
-    let valid_order = |order: &str| order.len() <= 50 && order.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
-    let child = |event: &Arc<StoredEvent>| {
-        let content: Content = event.pdu.content_as().ok()?;
-        let room_id = RoomId::parse(event.pdu.state_key.as_deref()?).ok()?;
-        (!content.via.is_empty()).then(|| Child {
-            room_id,
-            suggested: content.suggested.as_bool().unwrap_or(false),
-            order: content
-                .order
-                .as_str()
-                .filter(|order| valid_order(order))
-                .map(str::to_owned),
-            sent: event.pdu.origin_server_ts.get().into(),
-            event: event.clone(),
-        })
-    };
-    let mut children: Vec<Child> = room.state_of_kind("m.space.child").filter_map(child).collect();
+fn in_order(mut children: Vec<Child>) -> Vec<Child> {
     children.sort_by(|a, b| {
         let key = |child: &Child| {
             (
@@ -98,6 +143,55 @@ fn children(room: &RoomSnapshot) -> Vec<Child> {
         key(a).cmp(&key(b))
     });
     children
+}
+
+/// The children of a space; none of other rooms.
+fn children(room: &RoomSnapshot) -> Vec<Child> {
+    if Summary::of_room(room).room_type.as_deref() != Some("m.space") {
+        return Vec::new();
+    }
+    let child = |event: &Arc<StoredEvent>| {
+        let pdu = &event.pdu;
+        let key = pdu.state_key.as_deref()?;
+        Child::of(
+            key,
+            pdu.sender.as_str(),
+            pdu.origin_server_ts.get().into(),
+            &pdu.content,
+        )
+    };
+    in_order(room.state_of_kind("m.space.child").filter_map(child).collect())
+}
+
+/// A room on a walk.
+struct Node {
+    /// What is shown of it.
+    summary: Value,
+    children: Vec<Child>,
+}
+
+/// A room as a user may see it: here, or else as other servers tell. `told` holds what they told on this walk.
+async fn node(
+    hub: &Hub,
+    told: &mut remote::Told,
+    room_id: &RoomId,
+    via: &[OwnedServerName],
+    user: &UserId,
+) -> Outcome<Option<Node>> {
+    let env = hub.env();
+    let here = hub.rooms().view(room_id).await?;
+    if let Some(room) = here
+        && (room.joined_servers.is_empty() || room.joined_servers.contains(&env.server_name))
+    {
+        return Ok(match may_preview(hub, &room, Some(user)).await? {
+            true => Some(Node {
+                summary: Summary::of_room(&room).with([])?,
+                children: children(&room),
+            }),
+            false => None,
+        });
+    }
+    remote::node(hub, told, room_id, via, user).await
 }
 
 /// Which part of a space's tree to show.
@@ -133,42 +227,75 @@ pub async fn walk(hub: &Hub, walk: &Walk<'_>) -> Outcome<(Vec<Value>, Option<Str
         None => 0,
     };
     let denied = || DomainError::forbidden(format!("you may not see {}", walk.root));
-    let root = hub.rooms().view(walk.root).await?.ok_or_else(denied)?;
-    if !may_preview(hub, &root, Some(walk.user)).await? {
-        return Err(denied());
-    }
+    let mut told = remote::Told::default();
+    let via: Vec<_> = walk.root.server_name().map(ToOwned::to_owned).into_iter().collect();
+    let root = node(hub, &mut told, walk.root, &via, walk.user)
+        .await?
+        .ok_or_else(denied)?;
     let limit = walk.limit.clamp(1, MAX_PAGE);
     let max_depth = walk.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
-    let mut seen = HashSet::from([root.room_id.clone()]);
+    let mut seen = HashSet::from([walk.root.to_owned()]);
     let mut waiting = vec![(root, 0)];
     let (mut place, mut shown) = (0, Vec::new());
-    while let Some((room, depth)) = waiting.pop() {
-        let is_space = Summary::of_room(&room).room_type.as_deref() == Some("m.space");
-        let mut children = if is_space { children(&room) } else { Vec::new() };
-        children.retain(|child| child.suggested || !walk.suggested_only);
+    while let Some((mut room, depth)) = waiting.pop() {
+        room.children.retain(|child| child.suggested || !walk.suggested_only);
         if place >= skip {
             if shown.len() == limit {
                 return Ok((shown, Some(format!("{place}.{shape}"))));
             }
-            shown.push(chunk(&room, &children)?);
+            shown.push(chunk(&room));
         }
         place += 1;
         if depth == max_depth || seen.len() >= MAX_VISITED {
             continue;
         }
         // A stack: the first child goes on top.
-        for child in children.into_iter().rev() {
+        for child in room.children.into_iter().rev() {
             if seen.len() >= MAX_VISITED || !seen.insert(child.room_id.clone()) {
                 continue;
             }
-            if let Some(room) = hub.rooms().view(&child.room_id).await?
-                && may_preview(hub, &room, Some(walk.user)).await?
-            {
+            if let Some(room) = node(hub, &mut told, &child.room_id, &child.via, walk.user).await? {
                 waiting.push((room, depth + 1));
             }
         }
     }
     Ok((shown, None))
+}
+
+fn chunk(room: &Node) -> Value {
+    let mut summary = room.summary.clone();
+    summary["children_state"] = room.children.iter().map(|child| child.stripped.clone()).collect();
+    summary
+}
+
+/// A space and its children, as the users of another server may see them (server-server API, "Spaces").
+///
+/// # Errors
+/// `M_NOT_FOUND`.
+pub async fn for_server(hub: &Hub, server: &ServerName, room_id: &RoomId, suggested_only: bool) -> Outcome<Value> {
+    let missing = || DomainError::not_found("there is no such room, or your users may not see it");
+    let room = hub.rooms().view(room_id).await?.ok_or_else(missing)?;
+    if !acl::allows(&room, server) || !server_may_preview(hub, &room, server).await? {
+        return Err(missing());
+    }
+    let mut children = children(&room);
+    children.retain(|child| child.suggested || !suggested_only);
+    let (mut shown, mut inaccessible) = (Vec::new(), Vec::new());
+    for child in children.iter().take(MAX_VISITED) {
+        let Some(room) = hub.rooms().view(&child.room_id).await? else {
+            continue;
+        };
+        if server_may_preview(hub, &room, server).await? {
+            shown.push(Summary::of_room(&room).with([])?);
+        } else {
+            inaccessible.push(child.room_id.clone());
+        }
+    }
+    let node = Node {
+        summary: Summary::of_room(&room).with([])?,
+        children,
+    };
+    Ok(json!({ "room": chunk(&node), "children": shown, "inaccessible_children": inaccessible }))
 }
 
 fn parse_token(token: &str, shape: &str) -> Outcome<usize> {
@@ -178,22 +305,6 @@ fn parse_token(token: &str, shape: &str) -> Outcome<usize> {
         return Err(bad());
     }
     place.parse().map_err(|_| bad())
-}
-
-fn chunk(room: &RoomSnapshot, children: &[Child]) -> Outcome<Value> {
-    let stripped = |child: &Child| {
-        let pdu = &child.event.pdu;
-        let content: &RawValue = &pdu.content;
-        json!({
-            "content": content,
-            "origin_server_ts": child.sent,
-            "sender": pdu.sender,
-            "state_key": child.room_id,
-            "type": "m.space.child",
-        })
-    };
-    let children: Vec<Value> = children.iter().map(stripped).collect();
-    Summary::of_room(room).with([("children_state", children.into())])
 }
 
 #[cfg(test)]

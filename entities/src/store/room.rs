@@ -112,6 +112,13 @@ impl Store {
         rows.iter().map(pair).collect()
     }
 
+    /// A user's membership of a room that this server may not be in.
+    pub async fn membership_in(&self, room_id: &str, user_id: &str) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT m.membership FROM membership m JOIN room r ON r.nid = m.room_nid \
+                   WHERE r.room_id = $1 AND m.user_id = $2";
+        self.reader().scalar(sql, params![room_id, user_id]).await
+    }
+
     /// Everybody (local or remote) who is joined to a room the user is joined to, the user included, in no order.
     pub async fn users_sharing_rooms(&self, user_id: &str) -> Result<Vec<String>, StoreError> {
         let sql = "SELECT DISTINCT o.user_id FROM membership m JOIN membership o ON o.room_nid = m.room_nid \

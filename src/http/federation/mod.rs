@@ -2,6 +2,7 @@
 
 mod backfill;
 mod events;
+mod hierarchy;
 mod keys;
 mod public_rooms;
 mod query;
@@ -24,6 +25,7 @@ const WHOLE: usize = 256 * 1024;
 pub fn routes(table: &mut Table) {
     backfill::routes(table);
     events::routes(table);
+    hierarchy::routes(table);
     keys::routes(table);
     public_rooms::routes(table);
     query::routes(table);
