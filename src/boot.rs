@@ -36,6 +36,9 @@ pub enum BootError {
     SigningKey(#[from] SigningKeyError),
     #[error("database {url}: {reason}")]
     Database { url: String, reason: String },
+    /// The value at `key` (dotted path) cannot be used.
+    #[error("{key}: {detail}")]
+    Setting { key: String, detail: String },
     #[error(transparent)]
     Server(#[from] server::ServerError),
     #[error("{what}: {source}")]
@@ -47,6 +50,10 @@ pub enum BootError {
 impl BootError {
     fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::System { what, source }
+    }
+
+    fn setting(key: String, detail: String) -> Self {
+        Self::Setting { key, detail }
     }
 
     fn database(url: &DatabaseUrl, reason: impl std::fmt::Display) -> Self {

@@ -19,10 +19,10 @@ pub use self::load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, load, load_with, par
 pub use self::rate_limits::{RateLimit, RateLimits};
 pub use self::sections::{
     Actors, ClientWellKnown, Compat, Contact, Database, Federation, HttpClient, Listener, LogFormat, Logging, Media,
-    Passwords, Presence, R0Profile, Registration, Resource, RoomDirectory, ServerWellKnown, Support, Tokens, Turn,
-    UiAuth, UserDirectory, UserLimits,
+    OldSigningKey, Passwords, Presence, R0Profile, Registration, Resource, RoomDirectory, ServerWellKnown, Support,
+    Tokens, Turn, UiAuth, UserDirectory, UserLimits,
 };
-pub use self::validate::{supported_room_versions, warnings};
+pub use self::validate::{public_key, supported_room_versions, warnings};
 pub use self::values::{BaseUrl, DatabaseKind, DatabaseUrl, IpRange, Secret};
 
 /// `config.toml` as shipped: every key with its default, its unit and what it does.
@@ -37,6 +37,8 @@ pub struct Config {
     /// Where clients reach this server from outside.
     pub public_baseurl: Option<BaseUrl>,
     pub signing_key_path: PathBuf,
+    /// Keys that events of this server were once signed with.
+    pub old_signing_keys: Vec<OldSigningKey>,
     pub default_room_version: RoomVersionId,
     pub listeners: Vec<Listener>,
     pub database: Database,
@@ -67,6 +69,7 @@ impl Default for Config {
             server_name: ruma::owned_server_name!("localhost"),
             public_baseurl: None,
             signing_key_path: PathBuf::from("data/signing.key"),
+            old_signing_keys: Vec::new(),
             default_room_version: RoomVersionId::V12,
             listeners: vec![Listener::default()],
             database: Database::default(),

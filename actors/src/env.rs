@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use entities::ids::StreamPos;
 use entities::store::Store;
+use federation::{KeyRing, Outbound, Tools, Wire};
 use ruma::OwnedServerName;
 use tokio::runtime::Handle;
 
@@ -57,6 +58,12 @@ pub struct Env {
     pub rng: Rng,
     /// CPU-bound work.
     pub cpu: Cpu,
+    /// Requests to other servers; flows go through `Hub::peers`, which keeps count.
+    pub wire: Wire,
+    /// The keys of other servers, and this one's.
+    pub keyring: KeyRing,
+    /// Other requests that leave the server.
+    pub outbound: Outbound,
     /// The shared runtime.
     pub io: Handle,
     /// Who is told what.
@@ -150,6 +157,13 @@ impl Env {
             rooms: settings.room_cache_bytes,
             events: settings.event_cache_bytes,
         };
+        let key = Arc::new(key);
+        let tools = Tools {
+            clock: clock.clone(),
+            rng: rng.clone(),
+            cpu: cpu.clone(),
+        };
+        let (wire, keyring) = to_others(&settings, &server_name, &key, &store, &tools, &io);
         let rooms = RoomCache::new(store.clone(), ids.clone(), cpu.clone(), server_name.clone(), capacity);
         Ok(Arc::new(Self {
             rooms: Arc::new(rooms),
@@ -173,7 +187,10 @@ impl Env {
             filling: Filling::default(),
             failpoints,
             spreading: Spreading::default(),
-            key: Arc::new(key),
+            outbound: Outbound::new(settings.outbound.clone(), tools),
+            wire,
+            keyring,
+            key,
             settings,
             server_name,
             store,
@@ -209,4 +226,19 @@ impl Env {
     pub fn is_local(&self, user: &ruma::UserId) -> bool {
         user.server_name() == self.server_name
     }
+}
+
+/// What talks to other servers, and knows their keys.
+fn to_others(
+    settings: &Settings,
+    server_name: &OwnedServerName,
+    key: &Arc<ServerKey>,
+    store: &Store,
+    tools: &Tools,
+    io: &Handle,
+) -> (Wire, KeyRing) {
+    let wire = Wire::new(server_name.clone(), key.clone(), settings.wire.clone(), tools.clone());
+    let (settings, store) = (settings.keyring.clone(), store.clone());
+    let keyring = KeyRing::new(wire.clone(), key.clone(), settings, store, tools.clone(), io.clone());
+    (wire, keyring)
 }

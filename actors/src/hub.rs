@@ -11,7 +11,7 @@ use crate::flows;
 use crate::janitor;
 use crate::media;
 use crate::peer::handle::Peers;
-use crate::peer::transport::{Offline, Transport};
+use crate::peer::transport::Transport;
 use crate::presence;
 use crate::room::handle::Rooms;
 use crate::session::handle::Sessions;
@@ -40,7 +40,9 @@ impl Hub {
     /// # Errors
     /// `Unavailable` when the database does not answer; `Internal` when the system gives no thread.
     pub async fn open(parts: Parts, arbiters: Arbiters) -> Outcome<Arc<Self>> {
-        Self::open_with(parts, arbiters, Arc::new(Offline)).await
+        let env = Env::open(parts).await?;
+        let wire = Arc::new(env.wire.clone());
+        Self::start(env, arbiters, wire).await
     }
 
     /// The same with another way to other servers.
@@ -48,7 +50,10 @@ impl Hub {
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_with(parts: Parts, arbiters: Arbiters, transport: Arc<dyn Transport>) -> Outcome<Arc<Self>> {
-        let env = Env::open(parts).await?;
+        Self::start(Env::open(parts).await?, arbiters, transport).await
+    }
+
+    async fn start(env: Arc<Env>, arbiters: Arbiters, transport: Arc<dyn Transport>) -> Outcome<Arc<Self>> {
         let fabric = Fabric {
             io: env.io.clone(),
             clock: env.clock.clone(),

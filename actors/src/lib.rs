@@ -10,6 +10,9 @@ pub mod presence;
 pub mod push;
 pub mod room;
 pub mod session;
+pub mod settings;
 pub mod stream;
 
-pub use base::{cache, clock, cpu, error, failpoint, key, rng, settings, stats, supervisor};
+pub use federation;
+
+pub use base::{cache, clock, cpu, error, failpoint, key, rng, stats, supervisor};

@@ -1,19 +1,23 @@
 //! What the process opens before it serves: signing key, database, hub.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use actors::clock::Clock;
 use actors::env::Parts;
+use actors::federation::{KeyRingSettings, OldKey, OutboundSettings, WireSettings, tls};
 use actors::hub::Hub;
 use actors::key::ServerKey;
 use actors::rng::Rng;
 use actors::settings::{Settings, UserLimits};
 use actors::supervisor::Arbiters;
 use entities::store::{Store, StoreOptions};
+use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 
 use super::BootError;
-use crate::config::{Config, DatabaseKind};
+use crate::config::{self, Config, DatabaseKind, IpRange, OldSigningKey};
 use crate::signing_key;
 
 /// Of `database.max_connections` on PostgreSQL: those that write beside the journal's.
@@ -42,8 +46,12 @@ pub(super) async fn open_hub(
     io: Handle,
     arbiters: Arbiters,
 ) -> Result<Arc<Hub>, BootError> {
+    let mut settings = settings(config);
+    settings.wire.authorities = authorities("federation", &config.federation.custom_ca_paths)?;
+    settings.outbound.authorities = authorities("http_client", &config.http_client.custom_ca_paths)?;
+    require_retired(&settings.keyring.old_keys, &key)?;
     let parts = Parts {
-        settings: settings(config),
+        settings,
         server_name: config.server_name.clone(),
         key,
         store,
@@ -54,6 +62,27 @@ pub(super) async fn open_hub(
     Hub::open(parts, arbiters)
         .await
         .map_err(|error| BootError::database(&config.database.url, error))
+}
+
+/// The certificate authorities of the files that a section names.
+fn authorities(section: &str, paths: &[PathBuf]) -> Result<Vec<CertificateDer<'static>>, BootError> {
+    let mut found = Vec::new();
+    for (index, path) in paths.iter().enumerate() {
+        let read = tls::read_authorities(path);
+        found.extend(read.map_err(|detail| BootError::setting(format!("{section}.custom_ca_paths.{index}"), detail))?);
+    }
+    Ok(found)
+}
+
+/// A key in use is no old one.
+fn require_retired(old: &[OldKey], key: &ServerKey) -> Result<(), BootError> {
+    match old.iter().position(|old| old.key_id == key.id()) {
+        None => Ok(()),
+        Some(index) => Err(BootError::setting(
+            format!("old_signing_keys.{index}.key_id"),
+            format!("{} is the key that this server signs with", key.id()),
+        )),
+    }
 }
 
 /// The signing key, made on the first start.
@@ -120,7 +149,48 @@ pub fn settings(config: &Config) -> Settings {
             to_device_messages: config.user_limits.to_device_messages_per_device,
             key_backup_bytes: config.user_limits.key_backup_bytes,
         },
+        wire: wire(config),
+        keyring: keyring(config),
+        outbound: outbound(config),
     }
+}
+
+/// Without the certificate authorities, which are in files.
+fn wire(config: &Config) -> WireSettings {
+    WireSettings {
+        enabled: config.federation.enabled,
+        authorities: Vec::new(),
+        ip_range_blocklist: nets(&config.federation.ip_range_blocklist),
+        insecure_skip_tls_verify: config.http_client.insecure_skip_tls_verify,
+    }
+}
+
+/// Without the certificate authorities, which are in files.
+fn outbound(config: &Config) -> OutboundSettings {
+    OutboundSettings {
+        authorities: Vec::new(),
+        ip_range_blocklist: nets(&config.http_client.ip_range_blocklist),
+        insecure_skip_tls_verify: config.http_client.insecure_skip_tls_verify,
+    }
+}
+
+fn keyring(config: &Config) -> KeyRingSettings {
+    let old = |old: &OldSigningKey| {
+        Some(OldKey {
+            key_id: old.key_id.clone(),
+            // Checked with the configuration.
+            public_key: config::public_key(&old.public_key)?,
+            expired_ts: i64::try_from(old.expired_ts).unwrap_or(i64::MAX),
+        })
+    };
+    KeyRingSettings {
+        old_keys: config.old_signing_keys.iter().filter_map(old).collect(),
+        trusted_key_servers: config.federation.trusted_key_servers.clone(),
+    }
+}
+
+fn nets(ranges: &[IpRange]) -> Vec<IpNet> {
+    ranges.iter().map(|range| *range.net()).collect()
 }
 
 fn millis(secs: u64) -> i64 {

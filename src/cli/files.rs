@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use actors::federation::tls::read_authorities;
 use actors::rng::Rng;
 use ruma::ServerName;
 
@@ -76,7 +77,7 @@ pub(super) fn unreadable(config: &Config) -> Vec<String> {
         ("federation", &config.federation.custom_ca_paths),
         ("http_client", &config.http_client.custom_ca_paths),
     ] {
-        let key = |(index, path)| (format!("{table}.custom_ca_paths.{index}"), path, Pem::Certificate);
+        let key = |(index, path)| (format!("{table}.custom_ca_paths.{index}"), path, Pem::Authorities);
         wanted.extend(paths.iter().enumerate().map(key));
     }
     wanted
@@ -87,18 +88,22 @@ pub(super) fn unreadable(config: &Config) -> Vec<String> {
 
 #[derive(Clone, Copy)]
 enum Pem {
+    Authorities,
     Certificate,
     Key,
 }
 
 fn pem_problem(key: &str, path: &Path, kind: Pem) -> Option<String> {
+    if matches!(kind, Pem::Authorities) {
+        return read_authorities(path).err().map(|problem| format!("{key}: {problem}"));
+    }
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) => return Some(format!("{key}: cannot read {}: {error}", path.display())),
     };
     let mut reader = text.as_slice();
     let (name, found) = match kind {
-        Pem::Certificate => (
+        Pem::Certificate | Pem::Authorities => (
             "certificate",
             matches!(rustls_pemfile::certs(&mut reader).next(), Some(Ok(_))),
         ),

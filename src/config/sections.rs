@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use ruma::OwnedUserId;
+use ruma::{OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
 use super::values::{BaseUrl, DatabaseUrl, IpRange, Secret, non_public_ranges};
@@ -18,6 +18,18 @@ pub enum Resource {
     Media,
     Admin,
     Metrics,
+}
+
+/// One `[[old_signing_keys]]` entry: a former key, for the signatures that were made with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OldSigningKey {
+    /// `ed25519:…`
+    pub key_id: String,
+    /// Base64 of the 32 bytes.
+    pub public_key: String,
+    /// When it was used last, Unix milliseconds.
+    pub expired_ts: u64,
 }
 
 /// One `[[listeners]]` entry: every address with this port.
@@ -214,6 +226,8 @@ pub struct Federation {
     pub ip_range_blocklist: Vec<IpRange>,
     /// Whether other servers may read the public room directory.
     pub allow_public_rooms_over_federation: bool,
+    /// Notaries to ask for the keys of servers that do not answer, in this order.
+    pub trusted_key_servers: Vec<OwnedServerName>,
 }
 
 impl Default for Federation {
@@ -223,6 +237,7 @@ impl Default for Federation {
             custom_ca_paths: Vec::new(),
             ip_range_blocklist: non_public_ranges(),
             allow_public_rooms_over_federation: false,
+            trusted_key_servers: Vec::new(),
         }
     }
 }

@@ -146,10 +146,10 @@ fn a_whole_list_of_listeners_can_come_from_the_environment() {
 fn unknown_keys_are_named() {
     refused(
         "server_nam = \"x\"",
-        "server_nam: unknown key; known here: server_name, public_baseurl, signing_key_path, default_room_version, \
-         listeners, database, logging, registration, passwords, tokens, ui_auth, rate_limits, federation, http_client, \
-         room_directory, user_directory, user_limits, presence, media, turn, client_well_known, server_well_known, \
-         support, actors, compat",
+        "server_nam: unknown key; known here: server_name, public_baseurl, signing_key_path, old_signing_keys, \
+         default_room_version, listeners, database, logging, registration, passwords, tokens, ui_auth, rate_limits, \
+         federation, http_client, room_directory, user_directory, user_limits, presence, media, turn, client_well_known, \
+         server_well_known, support, actors, compat",
     );
     refused(
         "[database]\nurI = \"x\"",
@@ -215,6 +215,24 @@ fn impossible_values_are_named() {
         "default_room_version: room version `13` is not supported: 1 to 12 are",
     );
     refused("signing_key_path = \"\"", "signing_key_path: a file name is needed");
+    let old = |id: &str, key: &str| format!("{{ key_id = \"{id}\", public_key = \"{key}\", expired_ts = 1 }}");
+    let good = old("ed25519:a", &"A".repeat(43));
+    refused(
+        &format!("old_signing_keys = [{}]", old("a", "")),
+        "old_signing_keys.0.key_id: `a` is not `ed25519:` and letters, digits and `_`",
+    );
+    refused(
+        &format!("old_signing_keys = [{good}, {good}]"),
+        "old_signing_keys.1.key_id: `ed25519:a` stands above already",
+    );
+    refused(
+        &format!("old_signing_keys = [{good}, {}]", old("ed25519:b", "AAAA")),
+        "old_signing_keys.1.public_key: not base64 of the 32 bytes of an ed25519 public key",
+    );
+    refused(
+        "[federation]\ntrusted_key_servers = [\"a b\"]",
+        "federation.trusted_key_servers.0: server name is not a valid IP address or domain name",
+    );
     refused(
         "public_baseurl = \"ftp://x\"",
         "public_baseurl: expected an http or https URL, found the scheme `ftp`",

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use ruma::serde::Base64;
+use ruma::serde::base64::Standard;
 use ruma::{RoomVersionId, ServerName};
 use tracing_subscriber::EnvFilter;
 
@@ -34,6 +36,7 @@ fn at_least<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T) ->
 
 pub(super) fn validate(config: &Config) -> Outcome {
     identity(config)?;
+    old_signing_keys(config)?;
     listeners(config)?;
     at_least("database.max_connections", config.database.max_connections, 8)?;
     require(
@@ -53,6 +56,42 @@ pub(super) fn validate(config: &Config) -> Outcome {
     well_known(config)?;
     turn(config)?;
     actors(config)
+}
+
+/// The 32 bytes of an ed25519 public key, from base64 with or without padding.
+pub fn public_key(text: &str) -> Option<[u8; 32]> {
+    let bytes = Base64::<Standard>::parse(text).ok()?;
+    bytes.as_bytes().try_into().ok()
+}
+
+fn old_signing_keys(config: &Config) -> Outcome {
+    let mut ids = HashSet::new();
+    for (index, old) in config.old_signing_keys.iter().enumerate() {
+        let key = |name: &str| format!("old_signing_keys.{index}.{name}");
+        let version = old.key_id.strip_prefix("ed25519:").unwrap_or_default();
+        require(
+            !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'),
+            &key("key_id"),
+            format!("`{}` is not `ed25519:` and letters, digits and `_`", old.key_id),
+        )?;
+        require(
+            ids.insert(&old.key_id),
+            &key("key_id"),
+            format!("`{}` stands above already", old.key_id),
+        )?;
+        require(
+            public_key(&old.public_key).is_some(),
+            &key("public_key"),
+            "not base64 of the 32 bytes of an ed25519 public key",
+        )?;
+        // Canonical JSON has no larger numbers.
+        require(
+            old.expired_ts < 1 << 53,
+            &key("expired_ts"),
+            "not a time in milliseconds",
+        )?;
+    }
+    Ok(())
 }
 
 fn identity(config: &Config) -> Outcome {

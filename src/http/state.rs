@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use actors::error::{DomainError, Outcome};
+use actors::error::Outcome;
+use actors::federation::SignedRequest;
 use actors::hub::Hub;
 use actors::session::identity::Identity;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Method};
 use ruma::OwnedServerName;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -19,19 +18,6 @@ use super::endpoint::Table;
 use super::gate::Gate;
 use super::limits::Limits;
 use crate::config::{Config, Resource};
-
-/// A request of another server, to be checked against its keys.
-#[derive(Clone)]
-pub struct Signed {
-    /// As sent.
-    pub method: Method,
-    /// Path and query as sent.
-    pub uri: String,
-    /// With `Authorization: X-Matrix …`.
-    pub headers: HeaderMap,
-    /// The whole body.
-    pub body: Bytes,
-}
 
 /// What the edge itself needs of the hub. Tests bring their own.
 pub trait Backend: Send + Sync + 'static {
@@ -50,7 +36,7 @@ pub trait Backend: Send + Sync + 'static {
     fn seen(&self, _identity: &Identity, _info: &RequestInfo) {}
 
     /// Which server signed a request.
-    fn origin(self: Arc<Self>, signed: Signed) -> BoxFuture<'static, Outcome<OwnedServerName>>;
+    fn origin(self: Arc<Self>, signed: SignedRequest) -> BoxFuture<'static, Outcome<OwnedServerName>>;
 }
 
 impl Backend for Hub {
@@ -72,15 +58,8 @@ impl Backend for Hub {
         env.seen.note(identity, &ip, agent, env.clock.now_ms());
     }
 
-    fn origin(self: Arc<Self>, _signed: Signed) -> BoxFuture<'static, Outcome<OwnedServerName>> {
-        // Signatures of other servers cannot be checked without their keys.
-        Box::pin(async {
-            Err(DomainError::matrix(
-                401,
-                "M_UNAUTHORIZED",
-                "federation is not available",
-            ))
-        })
+    fn origin(self: Arc<Self>, signed: SignedRequest) -> BoxFuture<'static, Outcome<OwnedServerName>> {
+        Box::pin(async move { self.env().keyring.verify_request(signed).await })
     }
 }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use actors::error::{DomainError, Outcome};
+use actors::federation::SignedRequest;
 use actors::session::identity::Identity;
 use futures_util::future::BoxFuture;
 use ruma::OwnedServerName;
 use tokio::runtime::Handle;
 
-use super::state::{Backend, Signed};
+use super::state::Backend;
 
 /// Knows the tokens `user`, `guest`, `admin` and `locked`; `slow` is `user`, later.
 pub struct Fake {
@@ -53,7 +54,7 @@ impl Backend for Fake {
         })
     }
 
-    fn origin(self: Arc<Self>, signed: Signed) -> BoxFuture<'static, Outcome<OwnedServerName>> {
+    fn origin(self: Arc<Self>, signed: SignedRequest) -> BoxFuture<'static, Outcome<OwnedServerName>> {
         let origin = signed
             .headers
             .get("x-origin")

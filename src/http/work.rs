@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix_web::web;
 use actors::error::{DomainError, Outcome};
+use actors::federation::SignedRequest;
 use actors::session::identity::Identity;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, Either, select};
@@ -27,7 +28,7 @@ use super::context::{BodyStream, Ctx, RequestInfo};
 use super::endpoint::{BodyKind, Call, Endpoint};
 use super::reply::Reply;
 use super::ruma::require_object;
-use super::state::{Backend, HttpState, Signed};
+use super::state::{Backend, HttpState};
 
 /// How long a client may take to send a body, or the next piece of a streamed one.
 const BODY_DEADLINE: Duration = Duration::from_secs(120);
@@ -118,7 +119,7 @@ impl<H: Backend> Work<'_, H> {
         if self.endpoint.policy != Policy::Server {
             return Ok(None);
         }
-        let signed = Signed {
+        let signed = SignedRequest {
             method: self.info.method.clone(),
             uri: self.info.uri.clone(),
             headers: self.info.headers.clone(),

@@ -7,6 +7,5 @@ pub mod error;
 pub mod failpoint;
 pub mod key;
 pub mod rng;
-pub mod settings;
 pub mod stats;
 pub mod supervisor;

@@ -23,16 +23,3 @@ impl Transport for Wire {
         Box::pin(Self::open(self, to, request))
     }
 }
-
-/// Talks to nobody.
-pub struct Offline;
-
-impl Transport for Offline {
-    fn send<'a>(&'a self, _: &'a ServerName, _: WireRequest) -> BoxFuture<'a, Result<WireResponse, WireError>> {
-        Box::pin(async { Err(WireError::Disabled) })
-    }
-
-    fn open<'a>(&'a self, _: &'a ServerName, _: WireRequest) -> BoxFuture<'a, Result<Answer, WireError>> {
-        Box::pin(async { Err(WireError::Disabled) })
-    }
-}

@@ -1,5 +1,6 @@
 //! What the behaviour depends on and an operator may set. The process's configuration is turned into this at start.
 
+use federation::{KeyRingSettings, OutboundSettings, WireSettings};
 use ruma::RoomVersionId;
 
 /// Settings of the actors.
@@ -45,6 +46,12 @@ pub struct Settings {
     pub unused_upload_lifetime_ms: i64,
     /// What one user may keep.
     pub user_limits: UserLimits,
+    /// Requests to other servers.
+    pub wire: WireSettings,
+    /// Keys, this server's former ones and where to ask for those of others.
+    pub keyring: KeyRingSettings,
+    /// Other requests that leave the server.
+    pub outbound: OutboundSettings,
 }
 
 /// What one user may keep on the server.
@@ -97,6 +104,13 @@ impl Default for Settings {
             max_upload_bytes: 100 * 1024 * 1024,
             unused_upload_lifetime_ms: 24 * 60 * 60 * 1_000,
             user_limits: UserLimits::default(),
+            // Nobody is to be talked to by accident.
+            wire: WireSettings {
+                enabled: false,
+                ..WireSettings::default()
+            },
+            keyring: KeyRingSettings::default(),
+            outbound: OutboundSettings::default(),
         }
     }
 }
