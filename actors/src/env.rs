@@ -16,6 +16,7 @@ use crate::failpoint::Failpoints;
 use crate::flows::profile::Spreading;
 use crate::key::ServerKey;
 use crate::media::Filling;
+use crate::media::remote::Fetches;
 use crate::presence::Presence;
 use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
@@ -102,6 +103,8 @@ pub struct Env {
     pub presence: Presence,
     /// Media that is being uploaded to a reserved address.
     pub filling: Filling,
+    /// Media of other servers that is being fetched.
+    pub fetches: Fetches,
     /// Where this process is to die, in tests.
     pub failpoints: Failpoints,
     /// Whose rooms are being told of a new profile.
@@ -185,6 +188,7 @@ impl Env {
             filters: FilterCache::default(),
             presence: Presence::default(),
             filling: Filling::default(),
+            fetches: Fetches::default(),
             failpoints,
             spreading: Spreading::default(),
             outbound: Outbound::new(settings.outbound.clone(), tools),

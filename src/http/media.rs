@@ -12,6 +12,7 @@ use http::header::{
     IF_NONE_MATCH, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use ruma::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
@@ -229,9 +230,16 @@ fn address(args: &[String]) -> Outcome<(&str, &str)> {
 }
 
 /// Waits for an announced upload.
-async fn found(ctx: &Ctx, origin: &str, id: &str) -> Outcome<entities::media::Model> {
+pub(super) async fn found(ctx: &Ctx, origin: &str, id: &str) -> Outcome<entities::media::Model> {
     let wanted = ctx.request.query_param("timeout_ms").and_then(|text| text.parse().ok());
     let wait = wanted.map_or(DEFAULT_WAIT, Duration::from_millis).min(MAX_WAIT);
+    if *origin != *ctx.config.server_name.as_str() {
+        let server = ServerName::parse(origin).map_err(|_| DomainError::not_found("Media not found."))?;
+        if ctx.request.query_param("allow_remote").as_deref() == Some("false") {
+            return Err(DomainError::not_found("Media of other servers is not wanted."));
+        }
+        media::remote::require(&ctx.hub, &server, id, wait).await?;
+    }
     let deadline = tokio::time::Instant::now() + wait;
     loop {
         match media::find(ctx.hub.env(), origin, id).await {
@@ -277,7 +285,19 @@ async fn download(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
         let failed = |e| DomainError::unavailable(format!("media store: {e}"));
         file.seek(std::io::SeekFrom::Start(start)).await.map_err(failed)?;
     }
-    let pieces = stream::unfold((file.take(length), false), |(mut file, failed)| async move {
+    Ok(Reply {
+        status,
+        headers,
+        body: Body::Stream {
+            size: Some(length),
+            pieces: pieces(file.take(length)),
+        },
+    })
+}
+
+/// A file, or a part of one, piece by piece.
+pub(super) fn pieces(file: tokio::io::Take<tokio::fs::File>) -> Upload {
+    let pieces = stream::unfold((file, false), |(mut file, failed)| async move {
         if failed {
             return None;
         }
@@ -291,14 +311,7 @@ async fn download(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
             Err(error) => Some((Err(error), (file, true))),
         }
     });
-    Ok(Reply {
-        status,
-        headers,
-        body: Body::Stream {
-            size: Some(length),
-            pieces: pieces.boxed(),
-        },
-    })
+    pieces.boxed()
 }
 
 fn number(ctx: &Ctx, name: &str, default: u32) -> Outcome<u32> {
@@ -311,19 +324,24 @@ fn number(ctx: &Ctx, name: &str, default: u32) -> Outcome<u32> {
     }
 }
 
-async fn thumbnail(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
-    let args = request.args;
+/// The size and shape that a thumbnail is asked for in.
+pub(super) fn wanted_thumbnail(ctx: &Ctx) -> Outcome<(Size, Fit)> {
     // The reference beside the specification has a default size; clients that name one are not concerned.
     let size = Size {
-        width: number(&ctx, "width", 800)?,
-        height: number(&ctx, "height", 600)?,
+        width: number(ctx, "width", 800)?,
+        height: number(ctx, "height", 600)?,
     };
     let fit = match ctx.request.query_param("method").as_deref() {
         None | Some("scale") => Fit::Scale,
         Some("crop") => Fit::Crop,
         Some(_) => return Err(DomainError::invalid_param("method must be crop or scale")),
     };
-    let (origin, id) = address(&args)?;
+    Ok((size, fit))
+}
+
+async fn thumbnail(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
+    let (size, fit) = wanted_thumbnail(&ctx)?;
+    let (origin, id) = address(&request.args)?;
     let row = found(&ctx, origin, id).await?;
     let max_pixels = ctx.config.media.max_image_pixels;
     let (bytes, kind) = media::thumbnail(ctx.hub.env(), &row, size, fit, max_pixels).await?;
@@ -358,7 +376,7 @@ const INLINE: [&str; 24] = [
     "audio/x-pn-wav",
 ];
 
-fn headers(kind: &str, name: Option<&str>) -> HeaderMap {
+pub(super) fn headers(kind: &str, name: Option<&str>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let disposition = if INLINE.contains(&essence.as_str()) || essence == "audio/flac" {

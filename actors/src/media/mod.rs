@@ -1,9 +1,11 @@
-//! Media of this server: files below the media path, rows in the database.
+//! Media: files below the media path, rows in the database. Other servers' media is fetched once and kept ([`remote`]).
 //!
 //! A file is written beside its place, flushed and renamed before its row is committed, so that a row never stands for a
 //! file that is not whole. A file without a row is what a crash in between leaves; nothing points at it. What is being
 //! written lies in a folder of its own, which is emptied at the start.
 
+mod multipart;
+pub mod remote;
 pub mod thumbnail;
 
 use std::io;
@@ -147,7 +149,7 @@ fn overwrite() -> DomainError {
 /// `M_NOT_FOUND`; `M_NOT_YET_UPLOADED` (504) for a reserved address.
 pub async fn find(env: &Env, origin: &str, id: &str) -> Outcome<media::Model> {
     let missing = || DomainError::not_found("Media not found.");
-    if origin != env.server_name.as_str() || !is_id(id) {
+    if origin == env.server_name.as_str() && !is_id(id) {
         return Err(missing());
     }
     let row = env.store.media(origin, id).await?.ok_or_else(missing)?;
@@ -169,7 +171,7 @@ pub async fn find(env: &Env, origin: &str, id: &str) -> Outcome<media::Model> {
 /// # Errors
 /// `M_NOT_FOUND` when the file is gone.
 pub async fn open(env: &Env, row: &media::Model) -> Outcome<File> {
-    File::open(file_path(env, &row.media_id)).await.map_err(|error| {
+    File::open(place(env, row)).await.map_err(|error| {
         tracing::error!(media = row.media_id, %error, "media file cannot be opened");
         DomainError::not_found("Media not found.")
     })
@@ -188,7 +190,7 @@ pub async fn thumbnail(
 ) -> Outcome<(Bytes, String)> {
     let (size, method) = thumbnail::standard(size, method);
     let kept = env.store.thumbnails(&row.origin, &row.media_id).await?;
-    let path = thumbnail_path(env, &row.media_id, size, method);
+    let path = thumbnail_path(env, &name(env, row), size, method);
     let fits = |t: &&entities::media_thumbnail::Model| {
         t.width == i64::from(size.width) && t.height == i64::from(size.height) && t.method == method.as_str()
     };
@@ -198,7 +200,7 @@ pub async fn thumbnail(
         return Ok((bytes.into(), found.content_type.clone()));
     }
     // Read where the images are made: only as many as are worked on lie in memory.
-    let original = file_path(env, &row.media_id);
+    let original = place(env, row);
     let make = move || {
         let original = std::fs::read(original).map_err(|e| disk(&e))?;
         thumbnail::make(&original, size, method, max_pixels)
@@ -331,6 +333,26 @@ fn is_id(id: &str) -> bool {
 fn file_path(env: &Env, id: &str) -> PathBuf {
     let (shelf, board) = (id.get(0..2).unwrap_or("__"), id.get(2..4).unwrap_or("__"));
     env.settings.media_path.join("local").join(shelf).join(board).join(id)
+}
+
+/// What the file of a piece of media is called.
+fn name(env: &Env, row: &media::Model) -> String {
+    match row.origin == env.server_name.as_str() {
+        true => row.media_id.clone(),
+        false => remote::file_name(&row.origin, &row.media_id),
+    }
+}
+
+/// Where the file of a piece of media lies.
+fn place(env: &Env, row: &media::Model) -> PathBuf {
+    let name = name(env, row);
+    match row.origin == env.server_name.as_str() {
+        true => file_path(env, &name),
+        false => {
+            let folder = env.settings.media_path.join("remote");
+            folder.join(&name[..2]).join(&name[2..4]).join(name)
+        }
+    }
 }
 
 /// Where files are written before they are put in their place.

@@ -4,6 +4,7 @@ mod backfill;
 mod events;
 mod hierarchy;
 mod keys;
+mod media;
 mod public_rooms;
 mod query;
 mod state;
@@ -27,6 +28,7 @@ pub fn routes(table: &mut Table) {
     events::routes(table);
     hierarchy::routes(table);
     keys::routes(table);
+    media::routes(table);
     public_rooms::routes(table);
     query::routes(table);
     state::routes(table);
