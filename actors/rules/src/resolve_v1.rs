@@ -3,7 +3,7 @@
 //! Spec: room version 1, "State resolution". Known to bring back old state; kept for the rooms that still have it.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ruma::room_version_rules::RoomVersionRules;
@@ -11,26 +11,23 @@ use sha1::{Digest as _, Sha1};
 
 use super::auth;
 use super::event::Pdu;
-use super::resolve::{EventMap, StateIds, state_key};
+use super::resolve::{Events, Split, StateIds, state_key};
 use super::snapshot::StateKey;
 
 /// The types whose conflicts are settled first, in this order, since they decide about the others.
 const DECISIVE: [&str; 3] = ["m.room.power_levels", "m.room.join_rules", "m.room.member"];
 
 /// Resolves states of one room. Events that are not in `events` cannot be checked and are passed over.
-pub(super) fn resolve(rules: &RoomVersionRules, states: &[StateIds], events: &EventMap) -> StateIds {
-    let mut by_key: BTreeMap<&StateKey, BTreeSet<_>> = BTreeMap::new();
-    for (key, id) in states.iter().flatten() {
-        by_key.entry(key).or_default().insert(id);
-    }
-    let mut resolved = StateIds::new();
+pub(super) fn resolve<E: Events>(rules: &RoomVersionRules, split: &Split<'_>, events: &E) -> StateIds {
+    let mut resolved = split.agreed.clone();
     let mut conflicts: BTreeMap<&StateKey, Vec<&Arc<Pdu>>> = BTreeMap::new();
-    for (key, ids) in by_key {
+    for key in &split.keys {
+        let ids = split.candidates(key);
         // A key that only some states have is no conflict in this version.
         if let (1, Some(id)) = (ids.len(), ids.first()) {
-            resolved.insert(key.clone(), (*id).clone());
+            resolved.insert((*key).clone(), (*id).clone());
         } else {
-            let mut candidates: Vec<&Arc<Pdu>> = ids.iter().filter_map(|id| events.get(*id)).collect();
+            let mut candidates: Vec<&Arc<Pdu>> = ids.iter().filter_map(|id| events.event(id)).collect();
             candidates.sort_by(|a, b| order(a, b));
             conflicts.insert(key, candidates);
         }
@@ -65,12 +62,12 @@ fn order(a: &Pdu, b: &Pdu) -> Ordering {
 }
 
 /// Starting with the first candidate, each next one while it is allowed by the one before it.
-fn last_of_the_allowed<'a>(
+fn last_of_the_allowed<'a, E: Events>(
     rules: &RoomVersionRules,
     base: &StateIds,
     key: &StateKey,
     candidates: &[&'a Arc<Pdu>],
-    events: &EventMap,
+    events: &E,
 ) -> Option<&'a Arc<Pdu>> {
     let (first, rest) = candidates.split_first()?;
     let mut standing = *first;
@@ -84,12 +81,12 @@ fn last_of_the_allowed<'a>(
 }
 
 /// Whether the event passes the authorization rules in `base`, with one entry replaced.
-fn is_allowed(
+fn is_allowed<E: Events>(
     rules: &RoomVersionRules,
     event: &Pdu,
     base: &StateIds,
     replaced: Option<(&StateKey, &Arc<Pdu>)>,
-    events: &EventMap,
+    events: &E,
 ) -> bool {
     auth::check_against(event, rules, |kind, key| {
         if let Some((at, standing)) = replaced
@@ -98,7 +95,7 @@ fn is_allowed(
         {
             return Some(standing.clone());
         }
-        base.get(&state_key(kind, key)).and_then(|id| events.get(id)).cloned()
+        base.get(&state_key(kind, key)).and_then(|id| events.event(id)).cloned()
     })
     .is_ok()
 }

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::resolve::EventMap;
 use crate::rules::rules_of;
 use crate::testing::{Origin, create, event};
 
@@ -76,8 +77,9 @@ impl Room {
     /// Resolved in both orders of the states, which must not matter.
     fn resolve(&self, a: &[&(StateKey, ruma::OwnedEventId)], b: &[&(StateKey, ruma::OwnedEventId)]) -> StateIds {
         let (a, b) = (self.state(a), self.state(b));
-        let resolved = resolve(&self.rules, &[a.clone(), b.clone()], &self.events);
-        assert_eq!(resolved, resolve(&self.rules, &[b, a], &self.events));
+        let of = |states: &[StateIds]| resolve(&self.rules, &Split::of(states), &self.events);
+        let resolved = of(&[a.clone(), b.clone()]);
+        assert_eq!(resolved, of(&[b, a]));
         resolved
     }
 }
@@ -111,7 +113,7 @@ fn of_equal_depths_the_lowest_hash_wins() {
         .min_by_key(|(_, id)| Sha1::digest(id.as_bytes()))
         .expect("some");
     let states: Vec<StateIds> = topics.iter().map(|topic| room.state(&[topic])).collect();
-    assert_eq!(resolve(&room.rules, &states, &room.events), room.state(&[lowest]));
+    assert_eq!(resolve(&room.rules, &Split::of(&states), &room.events), room.state(&[lowest]));
 }
 
 #[test]

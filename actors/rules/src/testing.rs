@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use ruma::canonical_json::{CanonicalJsonObject, CanonicalJsonValue};
 use ruma::room_version_rules::RoomVersionRules;
+use ruma::OwnedEventId;
 use ruma::serde::Base64;
 use ruma::signatures::{Ed25519KeyPair, PublicKeyMap};
+use ruma::state_res::StateMap;
+use ruma::state_res::utils::event_id_set::EventIdSet;
 use serde_json::{Value, json};
 
 use super::event::Pdu;
 use super::parse;
+use super::resolve::{EventMap, StateIds, resolve_state, state_key};
 
 /// A server with a key of its own.
 pub struct Origin {
@@ -105,4 +109,64 @@ pub fn create(origin: &Origin, rules: &RoomVersionRules, version: &str, creator:
         create["room_id"] = json!(format!("!room:{}", origin.name));
     }
     origin.pdu(&create, rules)
+}
+
+/// State resolution with all of every state and every whole auth chain, as the specification words it: slow.
+pub fn resolve_by_the_book(rules: &RoomVersionRules, states: &[StateIds], events: &EventMap) -> StateIds {
+    let Some(v2) = rules.state_res.v2_rules() else {
+        return resolve_state(rules, states, events).expect("version 1 always answers");
+    };
+    let maps: Vec<StateMap<OwnedEventId>> = states
+        .iter()
+        .map(|state| {
+            let entries = state.iter();
+            entries
+                .map(|((kind, key), id)| (((&**kind).into(), key.to_string()), id.clone()))
+                .collect()
+        })
+        .collect();
+    let chains = states.iter().map(|state| {
+        let mut chain = EventIdSet::new();
+        let mut open: Vec<OwnedEventId> = state.values().cloned().collect();
+        while let Some(event) = open.pop().map(|id| &events[&id]) {
+            for id in &event.auth_events {
+                if chain.insert(id.clone()) {
+                    open.push(id.clone());
+                }
+            }
+        }
+        chain
+    });
+    let chains: Vec<_> = chains.collect();
+    let subgraph = |conflicted: &StateMap<Vec<OwnedEventId>>| {
+        let ends: Vec<&OwnedEventId> = conflicted.values().flatten().collect();
+        Some(paths(&ends, events))
+    };
+    let fetch = |id: &ruma::EventId| events.get(id).cloned();
+    let resolved = ruma::state_res::resolve(&rules.authorization, v2, &maps, chains, fetch, subgraph);
+    let resolved = resolved.expect("every event is here");
+    resolved
+        .into_iter()
+        .map(|((kind, key), id)| (state_key(&kind.to_string(), &key), id))
+        .collect()
+}
+
+/// Every event that one of `ends` reaches and that reaches one of them.
+fn paths(ends: &[&OwnedEventId], events: &EventMap) -> EventIdSet<OwnedEventId> {
+    let below = |from: &OwnedEventId| {
+        let mut seen = EventIdSet::new();
+        let mut open = vec![from.clone()];
+        while let Some(id) = open.pop() {
+            open.extend(events[&id].auth_events.iter().filter(|id| !seen.contains(*id)).cloned());
+            seen.insert(id);
+        }
+        seen
+    };
+    let mut all = EventIdSet::new();
+    ends.iter().for_each(|end| all.extend(below(end)));
+    let ends_below = |id: &OwnedEventId| {
+        let below = below(id);
+        ends.iter().any(|end| below.contains(*end))
+    };
+    all.into_iter().filter(ends_below).collect()
 }
