@@ -53,6 +53,8 @@ pub struct Env {
     pub journal: Journal,
     /// Internal numbers.
     pub ids: Ids,
+    /// Counts the events of history that was fetched: they take the negative positions.
+    pub history: Ids,
     /// Time.
     pub clock: Clock,
     /// Randomness.
@@ -178,6 +180,7 @@ impl Env {
             leases: Leases::default(),
             unread: UnreadCache::default(),
             ids,
+            history: Ids::of(store.clone(), "history"),
             cpu,
             users: Arc::new(UserCache::new(settings.user_cache_bytes, UserView::weight)),
             tokens: Arc::new(auth::new_cache()),

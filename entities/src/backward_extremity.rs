@@ -13,6 +13,8 @@ pub struct Model {
     pub event_id: String,
     /// That of an event that follows it.
     pub depth: i64,
+    /// The free positions that it belongs in (`history_hole.id`); `None`: the history before everything that is known.
+    pub hole: Option<i64>,
 }
 
 /// No relations: joins are written out where they are needed.

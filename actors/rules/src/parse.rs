@@ -3,6 +3,7 @@
 //! Spec: server-server API, "PDUs" and "Checks performed on receipt of a PDU" (steps 1 to 3); the event formats of
 //! room versions 1, 3, 4 and 12.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -20,6 +21,11 @@ use serde::de::IgnoredAny;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::{Pdu, Status, StoredEvent, ts};
+
+/// Parents of one event.
+const MAX_PREV_EVENTS: usize = 20;
+/// Auth events of one event.
+const MAX_AUTH_EVENTS: usize = 10;
 
 /// Why a PDU cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -276,6 +282,65 @@ pub fn check_incoming(json: &str, rules: &RoomVersionRules, keys: &PublicKeyMap)
     })
 }
 
+/// The fields of a canonical PDU.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow)]
+    sender: Cow<'a, str>,
+    #[serde(borrow)]
+    room_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    state_key: Option<Cow<'a, str>>,
+    origin_server_ts: UInt,
+    depth: i64,
+    #[serde(borrow)]
+    content: &'a RawValue,
+    #[serde(borrow)]
+    prev_events: &'a RawValue,
+    #[serde(borrow)]
+    auth_events: &'a RawValue,
+    #[serde(borrow)]
+    redacts: Option<&'a RawValue>,
+}
+
+/// A PDU from the text of [`Pdu::json`], which passed every check once; only what parsing finds anyway is found again.
+///
+/// # Errors
+/// When the text is no such PDU.
+pub fn pdu_from_checked(json: &str, rules: &RoomVersionRules, event_id: OwnedEventId) -> Result<Pdu, PduError> {
+    let fields: Fields<'_> = serde_json::from_str(json)?;
+    let kind = TimelineEventType::from(&*fields.r#type);
+    let room_id = match fields.room_id {
+        Some(id) => RoomId::parse(&*id).map_err(malformed)?,
+        None if kind == TimelineEventType::RoomCreate && rules.authorization.room_create_event_id_as_room_id => {
+            RoomId::new_v2(event_id.localpart()).map_err(malformed)?
+        }
+        None => return Err(malformed("`room_id` is missing")),
+    };
+    let prev_events = stored_references(fields.prev_events, rules)?;
+    let auth_events = stored_references(fields.auth_events, rules)?;
+    if prev_events.len() > MAX_PREV_EVENTS || auth_events.len() > MAX_AUTH_EVENTS {
+        return Err(malformed("it refers to too many events"));
+    }
+    Ok(Pdu {
+        redacts: redacts_of(&kind, fields.content, fields.redacts, rules),
+        sender: OwnedUserId::from(<&UserId>::try_from(&*fields.sender).map_err(malformed)?),
+        state_key: fields.state_key.map(|key| key.into_owned().into()),
+        origin_server_ts: MilliSecondsSinceUnixEpoch(fields.origin_server_ts),
+        depth: fields.depth,
+        content: fields.content.to_owned(),
+        json: Arc::from(json),
+        rejected: false,
+        event_id,
+        room_id,
+        kind,
+        prev_events,
+        auth_events,
+    })
+}
+
 /// What a stored PDU's text holds and its row does not.
 #[derive(Deserialize)]
 struct Stored<'a> {
@@ -292,6 +357,23 @@ struct Stored<'a> {
 #[derive(Deserialize)]
 struct Redacts {
     redacts: Option<OwnedEventId>,
+}
+
+/// The event that a redaction prunes, wherever the room version keeps it.
+fn redacts_of(
+    kind: &TimelineEventType,
+    content: &RawValue,
+    redacts: Option<&RawValue>,
+    rules: &RoomVersionRules,
+) -> Option<OwnedEventId> {
+    if *kind != TimelineEventType::RoomRedaction {
+        return None;
+    }
+    if rules.redaction.content_field_redacts {
+        serde_json::from_str::<Redacts>(content.get()).ok()?.redacts
+    } else {
+        serde_json::from_str(redacts?.get()).ok()
+    }
 }
 
 fn stored_references(json: &RawValue, rules: &RoomVersionRules) -> Result<Vec<OwnedEventId>, serde_json::Error> {
@@ -311,15 +393,7 @@ fn stored_references(json: &RawValue, rules: &RoomVersionRules) -> Result<Vec<Ow
 pub fn from_row(row: &event::Model, room_id: &OwnedRoomId, rules: &RoomVersionRules) -> Result<StoredEvent, PduError> {
     let stored: Stored<'_> = serde_json::from_str(&row.json)?;
     let kind = TimelineEventType::from(row.r#type.as_str());
-    let redacts = match (&kind, rules.redaction.content_field_redacts) {
-        (TimelineEventType::RoomRedaction, true) => serde_json::from_str::<Redacts>(stored.content.get())
-            .ok()
-            .and_then(|content| content.redacts),
-        (TimelineEventType::RoomRedaction, false) => {
-            stored.redacts.and_then(|json| serde_json::from_str(json.get()).ok())
-        }
-        _ => None,
-    };
+    let redacts = redacts_of(&kind, stored.content, stored.redacts, rules);
     let status = Status::from_code(row.status);
     let pdu = Pdu {
         event_id: EventId::parse(row.event_id.as_str()).map_err(malformed)?,

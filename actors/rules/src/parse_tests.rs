@@ -51,6 +51,10 @@ fn every_version_reads_what_it_signed() {
         assert_eq!(checked.pdu.depth, 2);
         assert_eq!(checked.pdu.room_id, create.room_id);
         assert!(pdu.redacts.is_none() && pdu.state_key.is_none());
+        for pdu in [create, pdu] {
+            let again = pdu_from_checked(&pdu.json, &rules, pdu.event_id.clone()).expect("was checked");
+            assert_eq!(format!("{again:?}"), format!("{pdu:?}"));
+        }
     }
 }
 

@@ -113,7 +113,10 @@ fn of_equal_depths_the_lowest_hash_wins() {
         .min_by_key(|(_, id)| Sha1::digest(id.as_bytes()))
         .expect("some");
     let states: Vec<StateIds> = topics.iter().map(|topic| room.state(&[topic])).collect();
-    assert_eq!(resolve(&room.rules, &Split::of(&states), &room.events), room.state(&[lowest]));
+    assert_eq!(
+        resolve(&room.rules, &Split::of(&states), &room.events),
+        room.state(&[lowest])
+    );
 }
 
 #[test]

@@ -70,6 +70,15 @@ pub struct StateEntry {
     pub event: Arc<StoredEvent>,
 }
 
+/// By number: the same event in its pruned form is the same entry.
+impl PartialEq for StateEntry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.key_nid, self.event.nid) == (other.key_nid, other.event.nid)
+    }
+}
+
+impl Eq for StateEntry {}
+
 /// An event without accepted children.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extremity {
@@ -79,6 +88,25 @@ pub struct Extremity {
     pub event_id: OwnedEventId,
     /// Its depth.
     pub depth: i64,
+}
+
+/// A missing event that a known one follows: where history can be fetched from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The depth of an event that follows it.
+    pub depth: i64,
+    /// Which of the room's holes it belongs in; `None`: the history before everything that is known.
+    pub hole: Option<i64>,
+}
+
+/// Free positions in a room's timeline, before an event whose parents were not known when it came: from `low` up to, but
+/// without, `next`. They are taken from above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The lowest.
+    pub low: i64,
+    /// One more than the highest.
+    pub next: i64,
 }
 
 /// A room as of its newest committed event. Cloning is cheap (shared maps).
@@ -110,10 +138,18 @@ pub struct RoomSnapshot {
     pub local_joined: Arc<[OwnedUserId]>,
     /// Servers with joined members, this one included if so.
     pub joined_servers: Arc<[OwnedServerName]>,
+    /// How many members of each of them are joined.
+    pub server_members: imbl::OrdMap<OwnedServerName, u64>,
     /// How many users are joined.
     pub joined_count: u64,
     /// How many users are invited.
     pub invited_count: u64,
+    /// The missing events that known ones follow.
+    pub gaps: imbl::OrdMap<OwnedEventId, Gap>,
+    /// The holes that `gaps` name, by number.
+    pub holes: imbl::OrdMap<i64, Hole>,
+    /// Whether there are redactions whose target has not arrived.
+    pub early_redactions: bool,
 }
 
 impl RoomSnapshot {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use ruma::OwnedEventId;
 use ruma::canonical_json::{CanonicalJsonObject, CanonicalJsonValue};
 use ruma::room_version_rules::RoomVersionRules;
-use ruma::OwnedEventId;
 use ruma::serde::Base64;
 use ruma::signatures::{Ed25519KeyPair, PublicKeyMap};
 use ruma::state_res::StateMap;

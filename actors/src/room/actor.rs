@@ -90,8 +90,15 @@ impl Managed for RoomKind {
                     RoomCommand::Forget(user) => items.push(Item::Forget(user)),
                     // These are batches of their own.
                     RoomCommand::Create(create) => return run_create(&env, &key, state, create).await,
-                    RoomCommand::Ingest(ingest) => return run_ingest(&env, &state, ingest).await,
-                    RoomCommand::Import(_) | RoomCommand::Backfill(_) | RoomCommand::OutOfRoom(_) => {
+                    RoomCommand::Ingest(ingest) => {
+                        let ended = receive::receive(&env, &state, ingest).await;
+                        return received(&env, &state, ended);
+                    }
+                    RoomCommand::Backfill(backfill) => {
+                        let ended = receive::backfill(&env, &state, backfill).await;
+                        return received(&env, &state, ended);
+                    }
+                    RoomCommand::Import(_) | RoomCommand::OutOfRoom(_) => {
                         let replies = vec![Err(DomainError::unavailable("federation is not ready"))];
                         return Ran::Done { state, replies };
                     }
@@ -197,8 +204,8 @@ async fn run_create(env: &Arc<Env>, key: &str, state: Arc<RoomSnapshot>, create:
     }
 }
 
-async fn run_ingest(env: &Arc<Env>, state: &Arc<RoomSnapshot>, ingest: Ingest) -> Ran<RoomKind> {
-    match receive::receive(env, state, ingest).await {
+fn received(env: &Env, state: &RoomSnapshot, ended: Received) -> Ran<RoomKind> {
+    match ended {
         Received::Settled(state, verdicts) => Ran::Done {
             state,
             replies: vec![verdicts.map(RoomReply::Ingested)],

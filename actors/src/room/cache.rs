@@ -53,6 +53,17 @@ pub struct RoomName {
 /// A decoded state group.
 pub type StateMap = (FullMap, Chain);
 
+/// An event that changed more of a room's current state than its own entry, by the resolution of branches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reset {
+    /// The event.
+    pub event_id: OwnedEventId,
+    /// How many other entries of the current state became others with it.
+    pub keys: usize,
+    /// When, Unix milliseconds.
+    pub at_ms: i64,
+}
+
 /// The shared view of all rooms.
 pub struct RoomCache {
     store: Store,
@@ -67,6 +78,7 @@ pub struct RoomCache {
     changes: AtomicU64,
     keys: StateKeys,
     typing: Typing,
+    resets: Cache<RoomNid, Arc<Reset>>,
 }
 
 /// How much [`RoomCache`] may hold, in bytes.
@@ -104,6 +116,7 @@ impl RoomCache {
                 .build(),
             changes: AtomicU64::new(0),
             typing: Typing::default(),
+            resets: Cache::new(ROOM_NAMES),
         }
     }
 
@@ -173,6 +186,16 @@ impl RoomCache {
     #[must_use]
     pub fn peek(&self, room_id: &RoomId) -> Option<Arc<RoomSnapshot>> {
         self.rooms.get(&room_id.to_owned())
+    }
+
+    pub(super) fn note_reset(&self, room: RoomNid, reset: Reset) {
+        self.resets.insert(room, Arc::new(reset));
+    }
+
+    /// The last event since the start that changed more of the room's state than its own entry.
+    #[must_use]
+    pub fn last_reset(&self, room: RoomNid) -> Option<Arc<Reset>> {
+        self.resets.get(&room)
     }
 
     /// Makes a committed plan visible to readers. Only the room's writer calls this, in the order of its commits.

@@ -102,6 +102,9 @@ pub struct Incoming {
     pub state_before: Option<Arc<[OwnedEventId]>>,
     /// The row of `inbound_pdu` that holds it, deleted with the commit that settles it.
     pub staged: Option<i64>,
+    /// Whether this server let it in, and so passes it on to the others (a join, leave or knock that was sent to it).
+    #[serde(default)]
+    pub relay: bool,
 }
 
 impl Incoming {
@@ -114,6 +117,7 @@ impl Incoming {
             event_id: pdu.event_id.clone(),
             state_before: None,
             staged: None,
+            relay: false,
         }
     }
 

@@ -260,7 +260,7 @@ pub(super) async fn commit(
     let filled = slot.clone();
     let publish = Box::new(move |base: StreamPos| {
         let mut facts = Vec::new();
-        if plan.positions > 0 {
+        if plan.is_news() {
             let published = plan.publish(base);
             cache.publish(&published);
             *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(published.snapshot);

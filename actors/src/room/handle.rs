@@ -7,6 +7,7 @@ use entities::ids::RoomNid;
 use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
 
 use super::actor::{RoomCommand, RoomKind, RoomReply};
+use super::cache::Reset;
 use super::commands::{
     Append, Appended, Backfill, Create, Draft, Import, Imported, Ingest, OutOfRoom, SetReceipt, SetTyping, Verdict,
 };
@@ -196,6 +197,16 @@ impl Rooms {
     pub async fn set_typing(&self, room_id: &RoomId, notice: SetTyping) -> Outcome<()> {
         let room = self.joined(room_id, &notice.user).await?;
         typing::set(&self.env, &room, &notice.user, notice.timeout_ms).await
+    }
+
+    /// The last event since the start that changed more of the room's state than its own entry; `None` for rooms whose
+    /// history knows of none.
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    pub async fn last_reset(&self, room_id: &RoomId) -> Outcome<Option<Arc<Reset>>> {
+        let room = self.view(room_id).await?;
+        Ok(room.and_then(|room| self.env.rooms.last_reset(room.nid)))
     }
 
     /// Who is typing, and the position of the last change.

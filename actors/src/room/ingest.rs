@@ -3,7 +3,7 @@
 //! Spec: server-server API, "Checks performed on receipt of a PDU" (steps 4 to 6), "Rejection", "Soft failure". The PDU
 //! has passed [`super::parse::check_incoming`]; everything it depends on has been fetched.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use ruma::room_version_rules::RoomVersionRules;
@@ -12,10 +12,10 @@ use ruma::{EventId, OwnedEventId};
 use super::auth;
 use super::commands::Verdict;
 use super::event::Pdu;
-use super::resolve::{EventMap, ResolveError, StateIds, resolve_state, state_key};
+use super::resolve::{EventMap, Events, ResolveError, StateIds, resolve_state, state_key};
 
-/// The most events that one event may follow.
-pub const MAX_PREV_EVENTS: usize = 20;
+/// The most events that an event of this server follows; others may follow twice as many.
+pub const MAX_PREV_EVENTS: usize = 10;
 
 /// The auth and prev events that are not known yet.
 #[must_use]
@@ -148,12 +148,15 @@ pub fn choose_prev_events<T>(extremities: &[T], depth: impl Fn(&T) -> i64) -> Ve
 
 /// A room as one event meets it.
 #[derive(Clone, Copy, Debug)]
-pub struct Scene<'a> {
+pub struct Scene<'a, E = EventMap> {
     /// The room version's rules.
     pub rules: &'a RoomVersionRules,
     /// The event itself, its auth events, the create event, the events of `current` that authorize it, and what
     /// [`super::resolve::needed_for_resolution`] asks for.
-    pub events: &'a EventMap,
+    pub events: &'a E,
+    /// The state before the event as somebody else tells it. It is resolved with the states after the prev events that are
+    /// known; those that are not are then no obstacle.
+    pub given: Option<&'a StateIds>,
     /// The state after each prev event and each forward extremity.
     pub after: &'a HashMap<OwnedEventId, StateIds>,
     /// The prev events of soft-failed and rejected events among the prev events, and of those behind them.
@@ -181,73 +184,131 @@ pub struct Placed {
     pub current: StateIds,
 }
 
-/// Puts an event into its room. [`Verdict::Missing`] names the parents whose state is not in `scene`; nothing else is
-/// then known.
+/// The state before an event: that after its parents, and the one given.
 ///
 /// # Errors
-/// When states cannot be resolved.
-pub fn place(scene: &Scene<'_>, pdu: &Pdu) -> Result<Placed, ResolveError> {
-    let event = |id: &EventId| scene.events.get(id).cloned();
-    let unknown: Vec<OwnedEventId> = pdu
-        .prev_events
+/// When the states cannot be resolved.
+pub fn state_before<E: Events>(scene: &Scene<'_, E>, pdu: &Pdu) -> Result<StateIds, ResolveError> {
+    let parents = pdu.prev_events.iter().filter_map(|id| scene.after.get(id));
+    let states: Vec<StateIds> = scene.given.into_iter().chain(parents).cloned().collect();
+    resolve_state(scene.rules, &states, scene.events)
+}
+
+/// Events, each behind those among them that it names as auth events; of a cycle none is left.
+#[must_use]
+pub fn after_their_auth_events(pdus: Vec<Arc<Pdu>>) -> Vec<Arc<Pdu>> {
+    let places: HashMap<OwnedEventId, usize> = pdus
         .iter()
-        .filter(|id| !scene.after.contains_key(*id))
-        .chain(pdu.auth_events.iter().filter(|id| !scene.events.contains_key(*id)))
-        .cloned()
+        .enumerate()
+        .map(|(at, pdu)| (pdu.event_id.clone(), at))
         .collect();
-    let unchanged = |verdict, before: StateIds| Placed {
-        verdict,
-        after: before.clone(),
-        before,
-        extremities: scene.extremities.to_vec(),
-        current: scene.current.clone(),
-    };
-    if !unknown.is_empty() {
-        return Ok(unchanged(Verdict::Missing(unknown), StateIds::new()));
+    let mut waits_for = vec![0_usize; pdus.len()];
+    let mut followed_by = vec![Vec::new(); pdus.len()];
+    for (at, pdu) in pdus.iter().enumerate() {
+        let named: HashSet<usize> = pdu
+            .auth_events
+            .iter()
+            .filter_map(|id| places.get(id).copied())
+            .collect();
+        waits_for[at] = named.len();
+        named.into_iter().for_each(|before| followed_by[before].push(at));
     }
-    let parents: Vec<StateIds> = pdu
-        .prev_events
-        .iter()
-        .filter_map(|id| scene.after.get(id).cloned())
-        .collect();
-    let before = resolve_state(scene.rules, &parents, scene.events)?;
+    let mut ready: VecDeque<usize> = (0..pdus.len()).filter(|at| waits_for[*at] == 0).collect();
+    let mut sorted = Vec::with_capacity(pdus.len());
+    while let Some(at) = ready.pop_front() {
+        sorted.push(pdus[at].clone());
+        for next in &followed_by[at] {
+            waits_for[*next] -= 1;
+            if waits_for[*next] == 0 {
+                ready.push_back(*next);
+            }
+        }
+    }
+    sorted
+}
+
+/// What follows from the state before an event, but for the room's new state.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// How it stands.
+    pub verdict: Verdict,
+    /// The state after it; that before it if it is rejected.
+    pub after: StateIds,
+    /// The room's forward extremities.
+    pub extremities: Vec<OwnedEventId>,
+    /// What the room's new state is resolved from; empty where it stays as it is.
+    pub ends: Vec<StateIds>,
+}
+
+/// Judges an event by the state before it and by the room as it is.
+#[must_use]
+pub fn weigh<E: Events>(scene: &Scene<'_, E>, pdu: &Pdu, before: &StateIds) -> Judged {
+    let event = |id: &EventId| scene.events.event(id).cloned();
     let look = |state: &StateIds, kind: &str, key: &str| state.get(&state_key(kind, key)).and_then(|id| event(id));
     let verdict = judge(
         pdu,
         scene.rules,
         event,
-        |kind, key| look(&before, kind, key),
+        |kind, key| look(before, kind, key),
         |kind, key| look(scene.current, kind, key),
     );
-    if matches!(verdict, Verdict::Rejected(_)) {
-        return Ok(unchanged(verdict, before));
+    let mut judged = Judged {
+        after: before.clone(),
+        extremities: scene.extremities.to_vec(),
+        ends: Vec::new(),
+        verdict,
+    };
+    if !matches!(judged.verdict, Verdict::Rejected(_)) {
+        judged.after = state_after(before, pdu);
     }
-    let after = state_after(&before, pdu);
-    if verdict != Verdict::Accepted {
-        return Ok(Placed {
-            after,
-            ..unchanged(verdict, before)
-        });
-    }
-    let hidden = |id: &EventId| scene.hidden.get(id).cloned();
-    let extremities = next_extremities(scene.extremities, pdu, hidden, scene.has_children);
-    let ends: Vec<StateIds> = extremities
-        .iter()
-        .filter_map(|id| {
+    if judged.verdict == Verdict::Accepted {
+        let hidden = |id: &EventId| scene.hidden.get(id).cloned();
+        judged.extremities = next_extremities(scene.extremities, pdu, hidden, scene.has_children);
+        let after = |id: &OwnedEventId| {
             if *id == pdu.event_id {
-                Some(&after)
+                Some(&judged.after)
             } else {
                 scene.after.get(id)
             }
-        })
+        };
+        judged.ends = judged.extremities.iter().filter_map(after).cloned().collect();
+    }
+    judged
+}
+
+/// Puts an event into its room. [`Verdict::Missing`] names the parents whose state is not in `scene`; nothing else is
+/// then known.
+///
+/// # Errors
+/// When states cannot be resolved.
+pub fn place<E: Events>(scene: &Scene<'_, E>, pdu: &Pdu) -> Result<Placed, ResolveError> {
+    let prev = pdu.prev_events.iter();
+    let unknown: Vec<OwnedEventId> = prev
+        .filter(|id| scene.given.is_none() && !scene.after.contains_key(*id))
+        .chain(pdu.auth_events.iter().filter(|id| scene.events.event(id).is_none()))
         .cloned()
         .collect();
-    let current = resolve_state(scene.rules, &ends, scene.events)?;
+    if !unknown.is_empty() {
+        return Ok(Placed {
+            verdict: Verdict::Missing(unknown),
+            before: StateIds::new(),
+            after: StateIds::new(),
+            extremities: scene.extremities.to_vec(),
+            current: scene.current.clone(),
+        });
+    }
+    let before = state_before(scene, pdu)?;
+    let judged = weigh(scene, pdu, &before);
+    let current = if judged.ends.is_empty() {
+        scene.current.clone()
+    } else {
+        resolve_state(scene.rules, &judged.ends, scene.events)?
+    };
     Ok(Placed {
-        verdict,
+        verdict: judged.verdict,
         before,
-        after,
-        extremities,
+        after: judged.after,
+        extremities: judged.extremities,
         current,
     })
 }

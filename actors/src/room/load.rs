@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use entities::ids::{EventNid, StateGroupId, StreamPos};
 use entities::room_head;
-use ruma::{OwnedEventId, OwnedRoomId, RoomId};
+use entities::store::history::Ends;
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
 
 use super::cache::{RoomCache, RoomName, StateMap};
 use super::event::StoredEvent;
 use super::members;
-use super::snapshot::{Extremity, RoomSnapshot, StateEntry, StateKey, TIMELINE_TAIL};
+use super::snapshot::{Extremity, Gap, Hole, RoomSnapshot, StateEntry, StateKey, TIMELINE_TAIL};
 use crate::error::{DomainError, Outcome};
 
 /// The state key of a state event.
@@ -41,13 +42,16 @@ pub(super) async fn load_room(cache: &RoomCache, room_id: &RoomId) -> Outcome<Op
     let timeline = cache
         .timeline_range(name.nid, Some(head.pos), None, tail(), true)
         .await?;
+    let ends = store.history_ends(&[row.nid]).await?;
     let parts = Parts {
         name,
         head,
         map,
         timeline: timeline.into_iter().rev().collect(),
     };
-    parts.build(&by_nid(state), cache).map(Some)
+    let mut room = parts.build(&by_nid(state), cache)?;
+    set_ends(&mut room, &ends)?;
+    Ok(Some(room))
 }
 
 /// Reads several rooms with as many queries as one; those are left out that this server has no state of, or that change
@@ -77,6 +81,7 @@ pub(super) async fn load_rooms(
     for event in cache.decode(tails).await? {
         timelines.entry(event.room_nid.0).or_default().push(event);
     }
+    let ends = store.history_ends(&nids).await?;
     let heads: HashMap<i64, room_head::Model> = heads.into_iter().map(|head| (head.room_nid, head)).collect();
     let mut rooms = HashMap::with_capacity(rows.len());
     for row in rows {
@@ -101,7 +106,8 @@ pub(super) async fn load_rooms(
             map,
             timeline,
         };
-        let room = parts.build(&state, cache)?;
+        let mut room = parts.build(&state, cache)?;
+        set_ends(&mut room, &ends)?;
         rooms.insert(room.room_id.clone(), room);
     }
     Ok(rooms)
@@ -149,8 +155,12 @@ impl Parts {
             timeline_complete: complete,
             local_joined: Arc::from([]),
             joined_servers: Arc::from([]),
+            server_members: imbl::OrdMap::new(),
             joined_count: 0,
             invited_count: 0,
+            gaps: imbl::OrdMap::new(),
+            holes: imbl::OrdMap::new(),
+            early_redactions: false,
         };
         for (key_nid, nid) in map.0.entries() {
             let broken = || DomainError::internal(format!("room {}: event {nid} is no state event", room.nid));
@@ -165,6 +175,26 @@ impl Parts {
         members::recount(&mut room, cache.server());
         Ok(room)
     }
+}
+
+/// Where the room's known history ends.
+fn set_ends(room: &mut RoomSnapshot, ends: &Ends) -> Outcome<()> {
+    let nid = room.nid.0;
+    for gap in ends.gaps.iter().filter(|gap| gap.room_nid == nid) {
+        let broken = |e| DomainError::internal(format!("room {nid}: gap {}: {e}", gap.event_id));
+        let id = EventId::parse(gap.event_id.as_str()).map_err(broken)?;
+        let (depth, hole) = (gap.depth, gap.hole);
+        room.gaps.insert(id, Gap { depth, hole });
+    }
+    let holes = ends.holes.iter().filter(|hole| hole.room_nid == nid);
+    room.holes = holes
+        .map(|hole| {
+            let (low, next) = (hole.low, hole.next);
+            (hole.id, Hole { low, next })
+        })
+        .collect();
+    room.early_redactions = ends.early.contains(&nid);
+    Ok(())
 }
 
 fn extremities(head: &room_head::Model) -> Outcome<Arc<[Extremity]>> {

@@ -23,37 +23,35 @@ pub(crate) fn change(room: &mut RoomSnapshot, user: &UserId, old: &str, new: &st
             if user.server_name() == server {
                 room.local_joined = with(&room.local_joined, user);
             }
-            room.joined_servers = with(&room.joined_servers, user.server_name());
+            let name = user.server_name();
+            let before = room.server_members.get(name).copied().unwrap_or_default();
+            room.server_members.insert(name.to_owned(), before + 1);
+            if before == 0 {
+                room.joined_servers = with(&room.joined_servers, name);
+            }
         }
         (true, false) => {
             if user.server_name() == server {
                 room.local_joined = without(&room.local_joined, user);
             }
-            if !has_joined(room, user.server_name()) {
-                room.joined_servers = without(&room.joined_servers, user.server_name());
+            let name = user.server_name();
+            let left = room.server_members.get(name).map_or(0, |count| count.saturating_sub(1));
+            if left == 0 {
+                room.server_members.remove(name);
+                room.joined_servers = without(&room.joined_servers, name);
+            } else {
+                room.server_members.insert(name.to_owned(), left);
             }
         }
         _ => {}
     }
 }
 
-/// Whether a user of `server` is joined.
-fn has_joined(room: &RoomSnapshot, server: &ServerName) -> bool {
-    room.state_of_kind("m.room.member").any(|event| {
-        let user = event
-            .pdu
-            .state_key
-            .as_deref()
-            .and_then(|key| <&UserId>::try_from(key).ok());
-        user.is_some_and(|user| user.server_name() == server) && event.pdu.membership().as_deref() == Some("join")
-    })
-}
-
 /// Counts everything anew from `room.state`.
 pub(crate) fn recount(room: &mut RoomSnapshot, server: &ServerName) {
     let (mut joined, mut invited) = (0, 0);
     let mut local = Vec::new();
-    let mut servers: std::collections::BTreeSet<OwnedServerName> = std::collections::BTreeSet::new();
+    let mut servers: imbl::OrdMap<OwnedServerName, u64> = imbl::OrdMap::new();
     for event in room.state_of_kind("m.room.member") {
         let Some(user) = event
             .pdu
@@ -66,7 +64,7 @@ pub(crate) fn recount(room: &mut RoomSnapshot, server: &ServerName) {
         match event.pdu.membership().as_deref() {
             Some("join") => {
                 joined += 1;
-                servers.insert(user.server_name().to_owned());
+                *servers.entry(user.server_name().to_owned()).or_default() += 1;
                 if user.server_name() == server {
                     local.push(user.to_owned());
                 }
@@ -77,7 +75,8 @@ pub(crate) fn recount(room: &mut RoomSnapshot, server: &ServerName) {
     }
     local.sort();
     room.local_joined = local.into();
-    room.joined_servers = servers.into_iter().collect();
+    room.joined_servers = servers.keys().cloned().collect();
+    room.server_members = servers;
     room.joined_count = joined;
     room.invited_count = invited;
 }

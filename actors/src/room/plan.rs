@@ -152,6 +152,7 @@ pub struct Plan {
     changed: Vec<StateKey>,
     pruned: Vec<Arc<StoredEvent>>,
     interned: Vec<StateKey>,
+    opened: Vec<i64>,
     updates: bool,
 }
 
@@ -165,9 +166,12 @@ pub(in crate::room) struct Parts {
     pub(in crate::room) fresh: HashMap<EventNid, Arc<StoredEvent>>,
     /// State keys that may hold one of `fresh`.
     pub(in crate::room) changed: Vec<StateKey>,
+    /// Events that are committed in this form: pruned ones, and history.
     pub(in crate::room) pruned: Vec<Arc<StoredEvent>>,
     /// State keys whose numbers are among the rows.
     pub(in crate::room) interned: Vec<StateKey>,
+    /// Holes whose positions are offsets.
+    pub(in crate::room) opened: Vec<i64>,
     /// Whether stored events change their standing.
     pub(in crate::room) updates: bool,
 }
@@ -184,6 +188,7 @@ impl Plan {
             changed,
             pruned,
             interned,
+            opened,
             updates,
         } = parts;
         Self {
@@ -196,8 +201,15 @@ impl Plan {
             changed,
             pruned,
             interned,
+            opened,
             updates,
         }
+    }
+
+    /// Whether there is anything that readers must learn of.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        self.positions > 0 || self.updates || !(self.fresh.is_empty() && self.pruned.is_empty())
     }
 }
 
@@ -263,8 +275,12 @@ pub fn empty_room(
         timeline_complete: true,
         local_joined: Arc::from([]),
         joined_servers: Arc::from([]),
+        server_members: imbl::OrdMap::new(),
         joined_count: 0,
         invited_count: 0,
+        gaps: imbl::OrdMap::new(),
+        holes: imbl::OrdMap::new(),
+        early_redactions: false,
     }
 }
 

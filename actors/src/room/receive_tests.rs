@@ -8,6 +8,8 @@ use super::*;
 use crate::room::commands::{Append, Draft};
 use crate::room::commit::tests::{check_stored, env, made, raw, user};
 use crate::room::commit::{End, Item, run};
+use crate::room::event::StoredEvent;
+use crate::room::resolve::state_key;
 use crate::room::testing::{Origin, event};
 
 /// A room of server `x` in which server `y` takes part.
@@ -88,16 +90,9 @@ impl World {
     }
 
     async fn ingest_with(&mut self, pdus: &[Pdu], outliers: &[Pdu]) -> Vec<Verdict> {
-        let incoming = |pdu: &Pdu| Incoming {
-            room_id: pdu.room_id.clone(),
-            json: pdu.json.to_string(),
-            event_id: pdu.event_id.clone(),
-            state_before: None,
-            staged: None,
-        };
         let ingest = Ingest {
-            pdus: pdus.iter().map(incoming).collect(),
-            outliers: outliers.iter().map(incoming).collect(),
+            pdus: pdus.iter().map(Incoming::of).collect(),
+            outliers: outliers.iter().map(Incoming::of).collect(),
         };
         match receive(&self.env, &self.room, ingest).await {
             Received::Settled(room, verdicts) => {

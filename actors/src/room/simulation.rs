@@ -13,7 +13,7 @@ use super::event::Pdu;
 use super::ingest::{Scene, choose_prev_events, missing, place};
 use super::resolve::{EventMap, StateIds, needed_for_resolution, resolve_state, state_key};
 use super::rules::rules_of;
-use super::testing::{Origin, create, event};
+use super::testing::{Origin, create, event, resolve_by_the_book};
 use super::{auth, parse};
 use crate::rng::Rng;
 
@@ -85,6 +85,7 @@ impl Server {
             &Scene {
                 rules: &self.rules,
                 events: &self.events,
+                given: None,
                 after: &self.after,
                 hidden: &self.hidden,
                 extremities: &self.extremities,
@@ -141,6 +142,7 @@ impl Server {
             self.events.len(),
             fetched.len()
         );
+        assert_eq!(all, resolve_by_the_book(&self.rules, &states, &self.events));
     }
 
     /// A new event of a local user after all extremities, if the room's state allows it.

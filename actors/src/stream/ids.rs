@@ -1,4 +1,4 @@
-//! Numbers for rooms, events, state keys and state groups, reserved in blocks before use and never reused.
+//! Numbers for rooms, events, state keys and state groups, and for history, reserved in blocks before use and never reused.
 
 use std::sync::Arc;
 
@@ -20,15 +20,23 @@ struct Range {
 #[derive(Clone)]
 pub struct Ids {
     store: Store,
+    counter: &'static str,
     range: Arc<Mutex<Range>>,
 }
 
 impl Ids {
-    /// Reserves nothing yet.
+    /// Internal numbers. Reserves nothing yet.
     #[must_use]
     pub fn new(store: Store) -> Self {
+        Self::of(store, "nid")
+    }
+
+    /// The numbers of another counter.
+    #[must_use]
+    pub fn of(store: Store, counter: &'static str) -> Self {
         Self {
             store,
+            counter,
             range: Arc::new(Mutex::new(Range { next: 0, end: 0 })),
         }
     }
@@ -41,7 +49,7 @@ impl Ids {
         let count = i64::try_from(count).unwrap_or(BLOCK);
         let mut range = self.range.lock().await;
         if range.end - range.next < count {
-            let (start, end) = self.store.reserve_block("nid", BLOCK.max(count)).await?;
+            let (start, end) = self.store.reserve_block(self.counter, BLOCK.max(count)).await?;
             *range = Range { next: start, end };
         }
         let first = range.next;

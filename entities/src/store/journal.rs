@@ -6,13 +6,13 @@ use super::{
     Run, Store, Tx,
     backend::{Backend, Cells, Kind},
     params,
-    rows::Rows,
+    rows::{EventUpdate, Rows},
 };
 use crate::{
     access_token, account_data, backward_extremity, cross_signing_key, current_state, dehydrated_device, device,
-    device_key, device_list_change, early_redaction, error::StoreError, event, key_signature, membership, outbound_edu,
-    partial_room, presence, public_room, receipt, refresh_token, room, room_alias, room_head, state_group, state_key,
-    stripped_state, to_device, to_device_txn,
+    device_key, device_list_change, early_redaction, error::StoreError, event, history_hole, key_signature, membership,
+    outbound_edu, partial_room, presence, public_room, receipt, refresh_token, room, room_alias, room_head,
+    state_group, state_key, stripped_state, to_device, to_device_txn,
 };
 
 /// Which process may write and which batch was committed last.
@@ -172,6 +172,7 @@ async fn write_room_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     tx.insert_new::<state_key::Entity>(&rows.state_keys).await?;
     tx.insert::<state_group::Entity>(&rows.state_groups).await?;
     tx.insert::<event::Entity>(&rows.events).await?;
+    tx.insert::<event::Entity>(&rows.history).await?;
     update_events(tx, rows).await?;
     update_unsigned(tx, &rows.unsigned_updates).await?;
     redact(tx, rows).await?;
@@ -185,6 +186,8 @@ async fn write_room_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     tx.upsert::<public_room::Entity>(&rows.published).await?;
     tx.upsert::<backward_extremity::Entity>(&rows.backward_extremities)
         .await?;
+    tx.insert::<history_hole::Entity>(&rows.history_holes).await?;
+    shrink_holes(tx, &rows.history_holes_left).await?;
     tx.upsert::<early_redaction::Entity>(&rows.early_redactions).await?;
     tx.upsert::<partial_room::Entity>(&rows.partial_rooms).await?;
     Ok(())
@@ -210,7 +213,8 @@ async fn write_user_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
 
 /// What is `None` in an update stays as it is.
 async fn update_events(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
-    if rows.event_updates.is_empty() {
+    let all: Vec<&EventUpdate> = rows.event_updates.iter().chain(&rows.history_updates).collect();
+    if all.is_empty() {
         return Ok(());
     }
     let db = tx.backend();
@@ -230,7 +234,7 @@ async fn update_events(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
          state_group = COALESCE(NULLIF(v.state_group, $1), event.state_group), status = {status} \
          FROM {table} WHERE event.nid = v.nid"
     );
-    let updates = last_by(&rows.event_updates, |u| u.nid);
+    let updates = last_by(&all, |u| u.nid);
     let mut values = params![NONE];
     values.extend(db.tuples(vec![
         Cells::Ints(updates.iter().map(|u| u.nid).collect()),
@@ -239,6 +243,21 @@ async fn update_events(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
         Cells::Ints(updates.iter().map(|u| i64::from(u.status)).collect()),
     ]));
     expect("event", updates.len(), tx.exec(&sql, values).await?)
+}
+
+async fn shrink_holes(tx: &Tx, left: &[(i64, i64)]) -> Result<(), StoreError> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    let db = tx.backend();
+    let table = db.tuples_table(1, &[("id", Kind::Int), ("next", Kind::Int)]);
+    let sql = format!("UPDATE history_hole SET next = v.next FROM {table} WHERE history_hole.id = v.id");
+    let left = last_by(left, |(id, _)| *id);
+    let values = db.tuples(vec![
+        Cells::Ints(left.iter().map(|(id, _)| *id).collect()),
+        Cells::Ints(left.iter().map(|(_, next)| *next).collect()),
+    ]);
+    expect("history_hole", left.len(), tx.exec(&sql, values).await?)
 }
 
 async fn update_unsigned(tx: &Tx, updates: &[(i64, String)]) -> Result<(), StoreError> {
@@ -331,6 +350,7 @@ async fn delete_settled(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     for (table, column, list) in [
         ("inbound_pdu", "nid", &rows.staged_done),
         ("partial_room", "room_nid", &rows.partial_rooms_removed),
+        ("history_hole", "id", &rows.history_holes_removed),
     ] {
         if !list.is_empty() {
             let sql = format!("DELETE FROM {table} WHERE {column} {}", db.any(1));
@@ -340,6 +360,7 @@ async fn delete_settled(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     for (table, column, list) in [
         ("backward_extremity", "event_id", &rows.backward_extremities_removed),
         ("early_redaction", "target_event_id", &rows.early_redactions_removed),
+        ("stripped_state", "user_id", &rows.stripped_states_removed),
     ] {
         if !list.is_empty() {
             let wanted = db.tuples_table(1, &[("r", Kind::Int), ("e", Kind::Text)]);

@@ -50,6 +50,8 @@ pub mod event;
 mod event_rows;
 mod fence;
 mod graph;
+pub mod history;
+pub mod import;
 pub mod journal;
 mod media;
 mod peer;

@@ -22,12 +22,16 @@ pub struct Rows {
     pub room_heads: Vec<room_head::Model>,
     /// Inserted; `pos` is an offset where it is `Some` and not negative.
     pub events: Vec<event::Model>,
+    /// Inserted; `pos` is final: history that was fetched later.
+    pub history: Vec<event::Model>,
     /// Events pruned by a redaction.
     pub redactions: Vec<RedactedEvent>,
     /// `(event nid, unsigned)` of events that tell something about a pruned event; redactions of the same event win.
     pub unsigned_updates: Vec<(i64, String)>,
     /// Outliers and soft-failed events that become visible or get a state group.
     pub event_updates: Vec<EventUpdate>,
+    /// As `event_updates`; `pos` is final.
+    pub history_updates: Vec<EventUpdate>,
     /// Inserted; one whose `nid` is there is ignored. The same pair under another `nid` refuses the submission.
     pub state_keys: Vec<state_key::Model>,
     /// Inserted.
@@ -42,6 +46,8 @@ pub struct Rows {
     pub forgotten: Vec<(i64, String)>,
     /// Upserted, equal keys replaced.
     pub stripped_states: Vec<crate::stripped_state::Model>,
+    /// Deleted by `(room_nid, user_id)`.
+    pub stripped_states_removed: Vec<(i64, String)>,
     /// Upserted; `pos` is an offset.
     pub receipts: Vec<receipt::Model>,
     /// Inserted.
@@ -82,6 +88,12 @@ pub struct Rows {
     pub backward_extremities: Vec<crate::backward_extremity::Model>,
     /// Deleted by `(room_nid, event_id)`.
     pub backward_extremities_removed: Vec<(i64, String)>,
+    /// Inserted; `low` and `next` are offsets.
+    pub history_holes: Vec<crate::history_hole::Model>,
+    /// `(id, next)`: what is left of a hole.
+    pub history_holes_left: Vec<(i64, i64)>,
+    /// Deleted by `id`.
+    pub history_holes_removed: Vec<i64>,
     /// Upserted.
     pub early_redactions: Vec<crate::early_redaction::Model>,
     /// Deleted by `(room_nid, target_event_id)`.
@@ -140,9 +152,11 @@ for_each_list!(
     rooms,
     room_heads,
     events,
+    history,
     redactions,
     unsigned_updates,
     event_updates,
+    history_updates,
     state_keys,
     state_groups,
     current_state,
@@ -150,6 +164,7 @@ for_each_list!(
     memberships,
     forgotten,
     stripped_states,
+    stripped_states_removed,
     receipts,
     aliases,
     published,
@@ -170,6 +185,9 @@ for_each_list!(
     staged_done,
     backward_extremities,
     backward_extremities_removed,
+    history_holes,
+    history_holes_left,
+    history_holes_removed,
     early_redactions,
     early_redactions_removed,
     partial_rooms,
@@ -208,6 +226,11 @@ impl Rows {
             self.early_redactions
                 .retain(|r| !gone.contains(&(r.room_nid, r.target_event_id.clone())));
         }
+        if !later.stripped_states_removed.is_empty() {
+            let gone: HashSet<&(i64, String)> = later.stripped_states_removed.iter().collect();
+            self.stripped_states
+                .retain(|r| !gone.contains(&(r.room_nid, r.user_id.clone())));
+        }
         self.partial_rooms
             .retain(|r| !later.partial_rooms_removed.contains(&r.room_nid));
         if !self.forgotten.is_empty() {
@@ -241,6 +264,10 @@ impl Rows {
         self.to_device.iter_mut().for_each(|r| shift(&mut r.pos));
         self.device_list_changes.iter_mut().for_each(|r| shift(&mut r.pos));
         self.outbound_edus.iter_mut().for_each(|r| shift(&mut r.pos));
+        for hole in &mut self.history_holes {
+            shift(&mut hole.low);
+            shift(&mut hole.next);
+        }
     }
 
     /// Appends a later submission's rows, with the effect of writing one after the other.
@@ -252,7 +279,8 @@ impl Rows {
     /// About how many bytes of text the large columns carry.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.events.iter().map(|r| r.json.len()).sum::<usize>()
+        let events = self.events.iter().chain(&self.history);
+        events.map(|r| r.json.len()).sum::<usize>()
             + self.to_device.iter().map(|r| r.json.len()).sum::<usize>()
             + self.account_data.iter().map(|r| r.content.len()).sum::<usize>()
             + self.state_groups.iter().map(|r| r.delta.len()).sum::<usize>()

@@ -13,6 +13,7 @@ use crate::error::{DomainError, Outcome};
 use crate::room::auth;
 use crate::room::commands::Draft;
 use crate::room::event::{Pdu, StoredEvent, ts};
+use crate::room::ingest::choose_prev_events;
 use crate::room::parse::{self, PduError};
 use crate::room::snapshot::{Extremity, RoomSnapshot};
 
@@ -20,8 +21,6 @@ use crate::room::snapshot::{Extremity, RoomSnapshot};
 pub const MAX_ID_BYTES: usize = 255;
 /// Bytes of the largest PDU, signatures included.
 pub const MAX_PDU_BYTES: usize = 65_535;
-/// Parents of one event (room versions 1 and later, "Event format").
-pub(super) const MAX_PREV_EVENTS: usize = 20;
 /// The largest integer of canonical JSON.
 const MAX_DEPTH: i64 = (1 << 53) - 1;
 
@@ -101,12 +100,10 @@ fn references<'a>(
         .map_err(|e| DomainError::internal(format!("reference: {e}")))
 }
 
-/// The parents of the next event: the extremities, the deepest twenty if there are more.
+/// The parents of the next event: the extremities, or some of them if there are too many.
 pub(super) fn parents(extremities: &[Extremity]) -> Vec<Extremity> {
-    let mut parents = extremities.to_vec();
-    parents.sort_by(|a, b| b.depth.cmp(&a.depth).then_with(|| a.nid.cmp(&b.nid)));
-    parents.truncate(MAX_PREV_EVENTS);
-    parents
+    let chosen = choose_prev_events(extremities, |extremity| extremity.depth);
+    chosen.into_iter().cloned().collect()
 }
 
 /// The unsigned event that `draft` asks for, as the next event of `room`.

@@ -46,8 +46,14 @@ impl Plan {
             })
             .collect();
         let mut room = self.snapshot;
-        if !placed.is_empty() {
+        if self.positions > 0 {
             room.pos = place(room.pos);
+        }
+        for hole in &self.opened {
+            if let Some(hole) = room.holes.get_mut(hole) {
+                hole.low += base.0;
+                hole.next += base.0;
+            }
         }
         for slot in room.timeline.iter_mut().rev() {
             match placed.get(&slot.nid) {

@@ -431,6 +431,7 @@ impl<'a> Work<'a> {
             changed,
             pruned,
             interned,
+            opened: Vec::new(),
             updates: false,
         }
     }

@@ -91,15 +91,8 @@ impl World {
     }
 
     pub async fn ingest(&self, pdus: &[Pdu]) -> Vec<Verdict> {
-        let incoming = |pdu: &Pdu| Incoming {
-            room_id: pdu.room_id.clone(),
-            json: pdu.json.to_string(),
-            event_id: pdu.event_id.clone(),
-            state_before: None,
-            staged: None,
-        };
         let ingest = Ingest {
-            pdus: pdus.iter().map(incoming).collect(),
+            pdus: pdus.iter().map(Incoming::of).collect(),
             outliers: Vec::new(),
         };
         match receive(&self.env, &self.room().await, ingest).await {
