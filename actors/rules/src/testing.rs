@@ -157,7 +157,7 @@ fn paths(ends: &[&OwnedEventId], events: &EventMap) -> EventIdSet<OwnedEventId> 
         let mut seen = EventIdSet::new();
         let mut open = vec![from.clone()];
         while let Some(id) = open.pop() {
-            open.extend(events[&id].auth_events.iter().filter(|id| !seen.contains(*id)).cloned());
+            open.extend(events[&id].auth_events.iter().filter(|id| !seen.contains(id)).cloned());
             seen.insert(id);
         }
         seen
@@ -166,7 +166,7 @@ fn paths(ends: &[&OwnedEventId], events: &EventMap) -> EventIdSet<OwnedEventId> 
     ends.iter().for_each(|end| all.extend(below(end)));
     let ends_below = |id: &OwnedEventId| {
         let below = below(id);
-        ends.iter().any(|end| below.contains(*end))
+        ends.iter().any(|end| below.contains(end))
     };
     all.into_iter().filter(ends_below).collect()
 }
