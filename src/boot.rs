@@ -104,10 +104,11 @@ async fn serve(
     let mut signals = Signals::listen()?;
     let rng = Rng::system();
     let key = setup::signing_key(&config, &rng)?;
+    let settings = setup::settings_with_files(&config, &key)?;
     // Before the hub takes the database over: a second start by mistake must not stop the server that runs.
     let sockets = server::bind(&config.listeners)?;
     let store = open_store(&config).await?;
-    let hub = setup::open_hub(&config, key, rng, store, io.clone(), arbiters).await?;
+    let hub = setup::open_hub(&config, settings, key, rng, store, io.clone(), arbiters).await?;
     let server = server::start(sockets, config.clone(), hub.clone(), telemetry.clone())?;
     io.spawn(upkeep(telemetry.clone()));
     tracing::info!(server_name = %config.server_name, database = config.database.url.redacted(), "serving");

@@ -10,4 +10,5 @@ mod client;
 mod hostile;
 mod process;
 mod recovery;
+mod strangers;
 mod tidy;

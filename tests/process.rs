@@ -162,6 +162,34 @@ fn check_config_looks_at_the_files_that_are_named() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("ca.pem has no certificate in PEM"));
 }
 
+#[test]
+fn files_and_keys_that_cannot_be_used_stop_the_start() {
+    let folder = Folder::create();
+    folder.write("my.key", "ed25519 a_1 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n");
+    let begin = "signing_key_path = \"my.key\"\n[[listeners]]\nport = 0\n";
+    folder.write(
+        "config.toml",
+        &format!("{begin}[http_client]\ncustom_ca_paths = [\"ca.pem\"]\n"),
+    );
+    let output = folder.run(&[], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("http_client.custom_ca_paths.0: cannot read ca.pem"),
+        "{text}"
+    );
+
+    let old = "old_signing_keys = [{ key_id = \"ed25519:a_1\", public_key = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\", expired_ts = 1 }]\n";
+    folder.write("config.toml", &format!("{old}{begin}"));
+    let output = folder.run(&[], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("old_signing_keys.0.key_id: ed25519:a_1 is the key that"),
+        "{text}"
+    );
+}
+
 both_databases! {
     config |table| {
         let registration = table["registration"].as_table_mut().expect("the section is there");

@@ -40,16 +40,13 @@ pub async fn open_store(config: &Config) -> Result<Store, BootError> {
 /// The actors on their threads. Takes the database over from any former process.
 pub(super) async fn open_hub(
     config: &Config,
+    settings: Settings,
     key: ServerKey,
     rng: Rng,
     store: Store,
     io: Handle,
     arbiters: Arbiters,
 ) -> Result<Arc<Hub>, BootError> {
-    let mut settings = settings(config);
-    settings.wire.authorities = authorities("federation", &config.federation.custom_ca_paths)?;
-    settings.outbound.authorities = authorities("http_client", &config.http_client.custom_ca_paths)?;
-    require_retired(&settings.keyring.old_keys, &key)?;
     let parts = Parts {
         settings,
         server_name: config.server_name.clone(),
@@ -62,6 +59,15 @@ pub(super) async fn open_hub(
     Hub::open(parts, arbiters)
         .await
         .map_err(|error| BootError::database(&config.database.url, error))
+}
+
+/// [`settings`] with what the files hold that the configuration names.
+pub(super) fn settings_with_files(config: &Config, key: &ServerKey) -> Result<Settings, BootError> {
+    let mut settings = settings(config);
+    settings.wire.authorities = authorities("federation", &config.federation.custom_ca_paths)?;
+    settings.outbound.authorities = authorities("http_client", &config.http_client.custom_ca_paths)?;
+    require_retired(&settings.keyring.old_keys, key)?;
+    Ok(settings)
 }
 
 /// The certificate authorities of the files that a section names.

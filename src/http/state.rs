@@ -59,7 +59,11 @@ impl Backend for Hub {
     }
 
     fn origin(self: Arc<Self>, signed: SignedRequest) -> BoxFuture<'static, Outcome<OwnedServerName>> {
-        Box::pin(async move { self.env().keyring.verify_request(signed).await })
+        Box::pin(async move {
+            let origin = self.env().keyring.verify_request(signed).await?;
+            self.peers().seen(&origin);
+            Ok(origin)
+        })
     }
 }
 
