@@ -5,6 +5,7 @@ pub mod create_room;
 pub mod deactivate;
 pub mod directory;
 pub mod guard;
+pub mod hosting;
 pub mod membership;
 pub mod profile;
 pub mod remote_devices;

@@ -25,7 +25,7 @@ use crate::stream::fact::FactKind;
 use crate::supervisor::Arbiters;
 
 /// Runs a test against a hub on a fresh database of each kind.
-fn with_hub<F: Future<Output = ()> + Send + 'static>(test: impl Fn(Arc<Hub>) -> F + Send + Sync + 'static) {
+pub(super) fn with_hub<F: Future<Output = ()> + Send + 'static>(test: impl Fn(Arc<Hub>) -> F + Send + Sync + 'static) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -1,7 +1,7 @@
 //! Single events and their auth chains (server-server API, "Retrieving events", "Retrieving event authorization
 //! information").
 
-use actors::error::{DomainError, Outcome};
+use actors::error::Outcome;
 use actors::room::export::answers;
 use http::Method;
 use ruma::OwnedRoomId;
@@ -9,7 +9,7 @@ use ruma::api::Direction;
 use ruma::api::federation::authorization::get_event_authorization;
 use ruma::api::federation::event::{get_event, get_event_by_timestamp};
 
-use super::document;
+use super::{document, event_id};
 use crate::http::auth::Policy;
 use crate::http::context::{Ctx, RawRequest};
 use crate::http::endpoint::Table;
@@ -55,8 +55,7 @@ async fn event_auth(ctx: Ctx, request: get_event_authorization::v1::Request) -> 
 
 async fn room_event(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let room_id: OwnedRoomId = request.parse(0)?;
-    let event_id = ruma::EventId::parse(request.arg(1)?)
-        .map_err(|e| DomainError::invalid_param(format!("invalid event id: {e}")))?;
+    let event_id = event_id(&request, 1)?;
     Reply::json(&answers::room_event(ctx.hub.env(), ctx.origin()?, &room_id, &event_id).await?)
 }
 

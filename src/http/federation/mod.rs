@@ -3,19 +3,26 @@
 mod backfill;
 mod events;
 mod hierarchy;
+mod invite;
+mod join;
 mod keys;
+mod knock;
+mod leave;
 mod media;
 mod public_rooms;
 mod query;
 mod state;
+mod third_party;
 mod users;
 mod version;
 
-use actors::error::Outcome;
+use actors::error::{DomainError, Outcome};
 use actors::room::export::document::Document;
 use futures_util::StreamExt as _;
 use http::header::CONTENT_TYPE;
+use ruma::{EventId, OwnedEventId};
 
+use super::context::RawRequest;
 use super::endpoint::Table;
 use super::reply::Reply;
 
@@ -27,13 +34,24 @@ pub fn routes(table: &mut Table) {
     backfill::routes(table);
     events::routes(table);
     hierarchy::routes(table);
+    invite::routes(table);
+    join::routes(table);
     keys::routes(table);
+    knock::routes(table);
+    leave::routes(table);
     media::routes(table);
     public_rooms::routes(table);
     query::routes(table);
     state::routes(table);
+    third_party::routes(table);
     users::routes(table);
     version::routes(table);
+}
+
+/// A path argument that is an event's id.
+fn event_id(request: &RawRequest, at: usize) -> Outcome<OwnedEventId> {
+    let arg = request.arg(at)?;
+    EventId::parse(arg).map_err(|e| DomainError::invalid_param(format!("invalid event id {arg:?}: {e}")))
 }
 
 /// An answer made of stored texts.

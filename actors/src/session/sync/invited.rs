@@ -16,7 +16,7 @@ use crate::room::render::stripped_event;
 use crate::room::snapshot::RoomSnapshot;
 
 /// What an invited user may know of a room (client-server API, "Stripped state").
-const STRIPPED: [&str; 8] = [
+pub(crate) const STRIPPED: [&str; 8] = [
     "m.room.create",
     "m.room.name",
     "m.room.avatar",

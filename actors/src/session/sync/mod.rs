@@ -17,7 +17,7 @@ mod render;
 pub mod response;
 mod sight;
 mod state;
-mod summary;
+pub(crate) mod summary;
 mod timeline;
 pub mod unread;
 

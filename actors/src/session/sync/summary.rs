@@ -14,13 +14,14 @@ const MAX_HEROES: usize = 5;
 #[must_use]
 pub fn summarise(room: &RoomSnapshot, user: &UserId) -> Summary {
     Summary {
-        heroes: if named(room) { None } else { Some(heroes(room, user)) },
+        heroes: if is_named(room) { None } else { Some(heroes(room, user)) },
         joined: Some(room.joined_count),
         invited: Some(room.invited_count),
     }
 }
 
-fn named(room: &RoomSnapshot) -> bool {
+/// Whether the room has a name or a canonical alias.
+pub(crate) fn is_named(room: &RoomSnapshot) -> bool {
     #[derive(Default, Deserialize)]
     struct Content<'a> {
         #[serde(borrow, default)]
@@ -37,7 +38,7 @@ fn named(room: &RoomSnapshot) -> bool {
 }
 
 /// The first five joined or invited members by the position of their member events, else those who left.
-fn heroes(room: &RoomSnapshot, user: &UserId) -> Vec<OwnedUserId> {
+pub(crate) fn heroes(room: &RoomSnapshot, user: &UserId) -> Vec<OwnedUserId> {
     let mut present = Vec::new();
     let mut gone = Vec::new();
     for event in room.state_of_kind("m.room.member") {

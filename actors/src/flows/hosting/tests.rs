@@ -1,0 +1,7 @@
+//! Handshakes of server `y` with server `x`, through a whole hub.
+
+mod join;
+mod leave;
+mod restricted;
+mod third_party;
+mod world;
