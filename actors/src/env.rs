@@ -14,6 +14,7 @@ use crate::cpu::Cpu;
 use crate::error::Outcome;
 use crate::failpoint::Failpoints;
 use crate::flows::profile::Spreading;
+use crate::flows::upgrade::Turns;
 use crate::key::ServerKey;
 use crate::media::Filling;
 use crate::media::remote::Fetches;
@@ -111,6 +112,8 @@ pub struct Env {
     pub failpoints: Failpoints,
     /// Whose rooms are being told of a new profile.
     pub spreading: Spreading,
+    /// Which rooms are being upgraded.
+    pub upgrading: Turns,
 }
 
 /// What [`Env::open`] builds from.
@@ -198,6 +201,7 @@ impl Env {
             wire,
             keyring,
             key,
+            upgrading: Turns::default(),
             settings,
             server_name,
             store,

@@ -94,6 +94,8 @@ impl Hub {
         flows::remote_devices::start(hub.env());
         hub.env().io.spawn(watch_ownership(Arc::downgrade(hub.env())));
         flows::deactivate::resume(&hub).await?;
+        flows::profile::resume(&hub).await?;
+        flows::upgrade::resume(&hub).await?;
         Ok(hub)
     }
 

@@ -104,6 +104,22 @@ both_databases! {
         assert_eq!(server.client.get("publicRooms").await.ok()["chunk"], json!([]));
     }
 
+    config |table| {
+        table.insert("room_directory".into(), toml::toml! { allow_public_rooms_without_auth = true }.into());
+    }
+    async fn the_directory_may_be_read_without_a_token(server) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({ "visibility": "public", "name": "Open" })).await;
+        for path in ["publicRooms", "/_matrix/client/r0/publicRooms", "publicRooms?limit=1"] {
+            let list = server.client.get(path).await.ok();
+            assert_eq!(room_ids(&list, "chunk"), std::slice::from_ref(&room), "{path}");
+        }
+        // A token that is there has to be good, and searching needs one.
+        let forged = server.client.request("GET", "publicRooms", Some("forged"), None).await;
+        forged.refused(401, "M_UNKNOWN_TOKEN");
+        server.client.post("publicRooms", json!({})).await.refused(401, "M_MISSING_TOKEN");
+    }
+
     async fn r0_keeps_the_shapes_of_its_reference(server) {
         let alice = server.register("alice").await;
         let r0 = |path: &str| format!("/_matrix/client/r0/{path}");

@@ -21,6 +21,14 @@ pub const SESSION_BEFORE: &str = "session.before_write";
 pub const SESSION_AFTER: &str = "session.after_write";
 /// A room's events are planned, not yet submitted.
 pub const ROOM_BEFORE: &str = "room.before_submit";
+/// A room is about to be told of a new profile.
+pub const PROFILE_ROOM: &str = "profile.before_room";
+/// The room that replaces another is there; the old one knows nothing of it.
+pub const UPGRADE_CREATED: &str = "upgrade.created";
+/// The old room has its tombstone; nothing else has happened to it.
+pub const UPGRADE_ANNOUNCED: &str = "upgrade.announced";
+/// Of the old room only the listing in the directory is left.
+pub const UPGRADE_MOVED: &str = "upgrade.moved";
 
 /// The armed point, if any.
 #[derive(Clone, Debug, Default)]

@@ -1,4 +1,5 @@
-//! A changed profile: first the profile itself, then the user's member events in every room it is in.
+//! A changed profile: first the profile itself, then the user's member events in every room it is in. The change notes that
+//! rooms are to be told; the note goes once all have been, so that a start goes on with what a stop interrupted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use ruma::{OwnedUserId, UserId};
 use serde_json::Value;
 
 use crate::error::{DomainError, Outcome};
+use crate::failpoint::PROFILE_ROOM;
 use crate::hub::Hub;
 use crate::room::commands::Append;
 use crate::room::membership::{Profile, profile_change};
 use crate::session::commands::SessionCommand;
-use crate::session::data::DataCommand;
+use crate::session::data::{DataCommand, is_shown};
 
 /// Tries for one room whose actor is busy or starting.
 const TRIES: u32 = 5;
@@ -56,39 +58,69 @@ impl Spreading {
 /// # Errors
 /// `M_INVALID_PARAM`, `M_KEY_TOO_LARGE`, `M_PROFILE_TOO_LARGE`, `Unavailable`.
 pub async fn set_field(hub: &Arc<Hub>, user: &UserId, name: String, value: Option<Value>) -> Outcome<()> {
-    let shown = matches!(name.as_str(), "displayname" | "avatar_url");
+    let shown = is_shown(&name);
     let command = SessionCommand::Data(DataCommand::SetProfileField { name, value });
     hub.sessions().ask(user, command).await?;
     if shown && hub.env().spreading.begin(user) {
         let (hub, user) = (hub.clone(), user.to_owned());
-        hub.env().io.clone().spawn(async move {
-            loop {
-                if let Err(error) = spread(&hub, &user).await {
-                    tracing::warn!(%user, %error, "not all rooms show the new profile");
-                }
-                if hub.env().spreading.end(&user) {
-                    return;
-                }
-            }
-        });
+        hub.env().io.clone().spawn(async move { go_round(&hub, &user).await });
     }
     Ok(())
 }
 
+/// Goes on with what the last stop interrupted, one user after the other, in the background.
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn resume(hub: &Arc<Hub>) -> Outcome<()> {
+    let open = hub.env().store.profile_spreads().await?;
+    if open.is_empty() {
+        return Ok(());
+    }
+    let weak = Arc::downgrade(hub);
+    hub.env().io.spawn(async move {
+        for noted in open {
+            let Some(hub) = weak.upgrade() else { return };
+            let Ok(user) = UserId::parse(noted.user_id) else {
+                continue;
+            };
+            if hub.env().spreading.begin(&user) {
+                go_round(&hub, &user).await;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Until there is no news any more.
+async fn go_round(hub: &Hub, user: &UserId) {
+    loop {
+        if let Err(error) = spread(hub, user).await {
+            tracing::warn!(%user, %error, "not all rooms show the new profile, the next start tries again");
+        }
+        if hub.env().spreading.end(user) {
+            return;
+        }
+    }
+}
+
 /// Brings the user's member events up to date.
 async fn spread(hub: &Hub, user: &UserId) -> Outcome<()> {
-    let rooms = hub
-        .env()
-        .store
-        .memberships_of_user(user.as_str(), Some(&["join"]))
-        .await?;
+    let store = &hub.env().store;
+    // First, so that a change made meanwhile stays noted.
+    let change = store.profile_spread(user.as_str()).await?;
+    let rooms = store.memberships_of_user(user.as_str(), Some(&["join"])).await?;
     let mut failed = None;
     for (membership, _) in rooms {
         if let Err(error) = tell(hub, user, RoomNid(membership.room_nid)).await {
             failed = Some(error);
         }
     }
-    failed.map_or(Ok(()), Err)
+    match (failed, change) {
+        (Some(error), _) => Err(error),
+        (None, Some(change)) => Ok(store.end_profile_spread(user.as_str(), change).await?),
+        (None, None) => Ok(()),
+    }
 }
 
 async fn tell(hub: &Hub, user: &UserId, room: RoomNid) -> Outcome<()> {
@@ -120,6 +152,7 @@ async fn tell_once(hub: &Hub, user: &UserId, room: RoomNid) -> Outcome<()> {
         avatar_url: view.avatar_url(),
     };
     if let Some(draft) = profile_change(&room, user, &profile) {
+        hub.env().failpoints.pass(PROFILE_ROOM);
         hub.rooms()
             .append(&room.room_id, Append { drafts: vec![draft] })
             .await?;

@@ -1,16 +1,24 @@
 //! `POST /rooms/{roomId}/upgrade`: a replacement room with the old one's state, then the old one's tombstone.
+//!
+//! These are several commits. Before the first one the upgrade is noted with the new room's id; the note goes with the last
+//! one. Every step looks whether it has been done, so a start, or whoever asks for the same upgrade again, finishes what was
+//! interrupted. A note whose room was never made is dropped.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
+use entities::room_upgrade;
 use ruma::api::client::room::create_room::v3::Request;
 use ruma::room_version_rules::RoomVersionRules;
 use ruma::serde::Raw;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::profiles;
 use crate::error::{DomainError, Outcome};
+use crate::failpoint::{UPGRADE_ANNOUNCED, UPGRADE_CREATED, UPGRADE_MOVED};
 use crate::hub::Hub;
 use crate::room::auth::Power;
 use crate::room::commands::{Append, Draft};
@@ -33,9 +41,35 @@ const TRANSFERRED: [&str; 8] = [
 /// Bans that are taken over at most.
 const MAX_BANS: usize = 300;
 
+/// Rooms that can be upgraded at the same time, if their ids do not collide.
+const TURNS: usize = 64;
+
 type Object = Map<String, Value>;
 
-/// Replaces a room by one of another version. Answers the new room's id.
+/// One upgrade of a room at a time.
+pub struct Turns {
+    turns: Vec<Mutex<()>>,
+    hasher: RandomState,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            turns: (0..TURNS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl Turns {
+    async fn take(&self, room_id: &RoomId) -> MutexGuard<'_, ()> {
+        let turn = self.hasher.hash_one(room_id.as_str()) % TURNS as u64;
+        self.turns[turn as usize].lock().await
+    }
+}
+
+/// Replaces a room by one of another version. Answers the new room's id; that of the room which the same user has replaced it
+/// by already, if that has the same version.
 ///
 /// # Errors
 /// `M_UNSUPPORTED_ROOM_VERSION`; `M_FORBIDDEN` when the user may not send the tombstone.
@@ -49,6 +83,7 @@ pub async fn upgrade(
     let env = hub.env();
     let unsupported = || DomainError::unsupported_room_version(format!("room version {version} is not supported"));
     let new_rules = rules::rules_for(version).ok_or_else(unsupported)?;
+    let _turn = env.upgrading.take(room_id).await;
     let old = hub.rooms().joined(room_id, user).await?;
     let state = |kind: &str, key: &str| old.state_event(kind, key).map(|event| event.pdu.clone());
     let power = Power::of(&old.rules, state).map_err(DomainError::internal)?;
@@ -56,6 +91,9 @@ pub async fn upgrade(
         return Err(DomainError::forbidden(
             "your power level does not suffice to upgrade this room",
         ));
+    }
+    if let Some(made) = made_before(hub, &old, user, version).await? {
+        return Ok(made);
     }
     let mut request = Request::new();
     request.room_version = Some(version.clone());
@@ -71,9 +109,114 @@ pub async fn upgrade(
     })?;
     let levels = Levels::of(&old, &power, &new_rules, &creator, additional_creators);
     furnish(&mut new, &old, &creator, &levels);
-    let new_id = super::create_room::commit(hub, new).await?;
-    retire(hub, &old, user, &new_id).await?;
+    let note = room_upgrade::Model {
+        old_room_id: room_id.to_string(),
+        new_room_id: new.room_id.to_string(),
+        user_id: user.to_string(),
+    };
+    env.store.begin_room_upgrade(&note).await?;
+    let new_id = match super::create_room::commit(hub, new).await {
+        Err(refused @ DomainError::Matrix { .. }) => {
+            env.store.end_room_upgrade(room_id.as_str()).await?;
+            return Err(refused);
+        }
+        outcome => outcome?,
+    };
+    env.failpoints.pass(UPGRADE_CREATED);
+    finish(hub, &note).await?;
     Ok(new_id)
+}
+
+/// Goes on with what the last stop interrupted, in the background.
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn resume(hub: &Arc<Hub>) -> Outcome<()> {
+    let noted = hub.env().store.room_upgrades().await?;
+    if noted.is_empty() {
+        return Ok(());
+    }
+    let weak = Arc::downgrade(hub);
+    hub.env().io.spawn(async move {
+        for upgrade in noted {
+            let Some(hub) = weak.upgrade() else { return };
+            let Ok(old) = RoomId::parse(&upgrade.old_room_id) else {
+                continue;
+            };
+            let _turn = hub.env().upgrading.take(&old).await;
+            // Somebody who asked again may have been quicker.
+            let open = hub.env().store.room_upgrade(old.as_str()).await;
+            let finished = match open {
+                Ok(Some(open)) => finish(&hub, &open).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = finished {
+                tracing::warn!(%error, room_id = %old, "the upgrade of a room stays unfinished");
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The room that this user has replaced `old` by, if it has this version. What is left to be done of that is done first.
+async fn made_before(
+    hub: &Hub,
+    old: &RoomSnapshot,
+    user: &UserId,
+    version: &RoomVersionId,
+) -> Outcome<Option<OwnedRoomId>> {
+    if let Some(note) = hub.env().store.room_upgrade(old.room_id.as_str()).await? {
+        match finish(hub, &note).await {
+            // What was begun cannot be finished any more: it begins anew.
+            Ok(()) | Err(DomainError::Matrix { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let Some(new_id) = replacement(&*hub.rooms().existing(&old.room_id).await?) else {
+        return Ok(None);
+    };
+    let Some(new) = hub.rooms().view(&new_id).await? else {
+        return Ok(None);
+    };
+    let made = new.state_event("m.room.create", "").is_some_and(|create| {
+        let content: Object = create.pdu.content_as().unwrap_or_default();
+        create.pdu.sender == *user
+            && content.get("room_version").and_then(Value::as_str) == Some(version.as_str())
+            && content.get("predecessor").map(|before| &before["room_id"]) == Some(&old.room_id.as_str().into())
+    });
+    Ok(made.then_some(new_id))
+}
+
+/// The room that the tombstone points to.
+fn replacement(old: &RoomSnapshot) -> Option<OwnedRoomId> {
+    let tombstone = content(old, "m.room.tombstone")?;
+    RoomId::parse(tombstone.get("replacement_room")?.as_str()?).ok()
+}
+
+/// Does what is left to be done of an upgrade.
+///
+/// # Errors
+/// A refusal of the old room ends the upgrade; after any other error it can be finished later.
+async fn finish(hub: &Hub, upgrade: &room_upgrade::Model) -> Outcome<()> {
+    let env = hub.env();
+    let parsed = (
+        RoomId::parse(&upgrade.old_room_id),
+        RoomId::parse(&upgrade.new_room_id),
+        UserId::parse(&upgrade.user_id),
+    );
+    let outcome = match parsed {
+        (Ok(old), Ok(new), Ok(user)) if hub.rooms().view(&new).await?.is_some() => {
+            let old = hub.rooms().existing(&old).await?;
+            retire(hub, &old, &user, &new).await
+        }
+        // The server died before there was a new room.
+        _ => Ok(()),
+    };
+    if matches!(outcome, Ok(()) | Err(DomainError::Matrix { .. })) {
+        env.store.end_room_upgrade(&upgrade.old_room_id).await?;
+    }
+    outcome
 }
 
 /// `creation_content` of the new room.
@@ -201,37 +344,40 @@ fn furnish(new: &mut NewRoom, old: &Arc<RoomSnapshot>, creator: &OwnedUserId, le
 async fn retire(hub: &Hub, old: &RoomSnapshot, user: &UserId, new_id: &RoomId) -> Outcome<()> {
     let env = hub.env();
     let body = json!({ "body": "This room has been replaced", "replacement_room": new_id });
-    let tombstone = Draft::state(user.to_owned(), "m.room.tombstone", "", boxed(&body));
-    hub.rooms()
-        .append(
-            &old.room_id,
-            Append {
-                drafts: vec![tombstone],
-            },
-        )
-        .await?;
+    if replacement(old).as_deref() != Some(new_id) {
+        let tombstone = Draft::state(user.to_owned(), "m.room.tombstone", "", boxed(&body));
+        let drafts = vec![tombstone];
+        hub.rooms().append(&old.room_id, Append { drafts }).await?;
+    }
+    env.failpoints.pass(UPGRADE_ANNOUNCED);
     move_names(hub, old, user, new_id).await?;
-    let mut levels: Object = content(old, "m.room.power_levels").unwrap_or_default();
-    let quiet = (level(levels.get("users_default"), 0) + 1).max(50);
-    for name in ["events_default", "invite"] {
-        let standing = level(levels.get(name), 0);
-        levels.insert(name.to_owned(), standing.max(quiet).into());
-    }
-    let levels = Draft::state(
-        user.to_owned(),
-        "m.room.power_levels",
-        "",
-        boxed(&Value::Object(levels)),
-    );
-    if let Err(error) = hub.rooms().send(&old.room_id, levels).await {
-        // "If possible", says the specification.
-        tracing::info!(%error, room_id = %old.room_id, "the power levels of an upgraded room were not changed");
-    }
+    silence(hub, old, user).await;
+    env.failpoints.pass(UPGRADE_MOVED);
     if env.store.is_published(old.room_id.as_str()).await? {
         env.store.set_published(new_id.as_str(), true).await?;
         env.store.set_published(old.room_id.as_str(), false).await?;
     }
     Ok(())
+}
+
+/// Raises what is needed to talk and to invite above what everybody has.
+async fn silence(hub: &Hub, old: &RoomSnapshot, user: &UserId) {
+    let standing: Object = content(old, "m.room.power_levels").unwrap_or_default();
+    let mut levels = standing.clone();
+    let quiet = (level(levels.get("users_default"), 0) + 1).max(50);
+    for name in ["events_default", "invite"] {
+        let standing = level(levels.get(name), 0);
+        levels.insert(name.to_owned(), standing.max(quiet).into());
+    }
+    if levels == standing {
+        return;
+    }
+    let levels = boxed(&Value::Object(levels));
+    let levels = Draft::state(user.to_owned(), "m.room.power_levels", "", levels);
+    if let Err(error) = hub.rooms().send(&old.room_id, levels).await {
+        // "If possible", says the specification.
+        tracing::info!(%error, room_id = %old.room_id, "the power levels of an upgraded room were not changed");
+    }
 }
 
 /// Local aliases move, and with them the canonical alias.
@@ -241,14 +387,16 @@ async fn move_names(hub: &Hub, old: &RoomSnapshot, user: &UserId, new_id: &RoomI
     let Some(names) = content(old, "m.room.canonical_alias").filter(|names| !names.is_empty()) else {
         return Ok(());
     };
-    let named = Draft::state(
-        user.to_owned(),
-        "m.room.canonical_alias",
-        "",
-        boxed(&Value::Object(names)),
-    );
-    let nameless = Draft::state(user.to_owned(), "m.room.canonical_alias", "", boxed(&json!({})));
-    for (room_id, draft) in [(&*old.room_id, nameless), (new_id, named)] {
+    let draft = |content: &Value| Draft::state(user.to_owned(), "m.room.canonical_alias", "", boxed(content));
+    let nameless = draft(&json!({}));
+    let has_them = content(&*hub.rooms().existing(new_id).await?, "m.room.canonical_alias").as_ref() == Some(&names);
+    let named = (!has_them).then(|| draft(&Value::Object(names)));
+    // The old room last: it is where they are known from until then.
+    for (room_id, draft) in named
+        .map(|draft| (new_id, draft))
+        .into_iter()
+        .chain([(&*old.room_id, nameless)])
+    {
         if let Err(error) = hub.rooms().send(room_id, draft).await {
             tracing::info!(%error, %room_id, "the canonical alias of an upgraded room did not move");
         }

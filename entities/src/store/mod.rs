@@ -66,6 +66,7 @@ pub mod session;
 mod state;
 mod stream;
 mod token;
+mod unfinished;
 
 use std::sync::Arc;
 

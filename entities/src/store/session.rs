@@ -219,20 +219,6 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Sets one profile field; `value` is JSON text.
-    pub async fn set_profile_field(&self, field: &profile_field::Model) -> Result<(), StoreError> {
-        self.writer()
-            .upsert::<profile_field::Entity>(std::slice::from_ref(field))
-            .await
-            .map(|_| ())
-    }
-
-    /// Deletes one profile field.
-    pub async fn delete_profile_field(&self, user_id: &str, name: &str) -> Result<(), StoreError> {
-        let sql = "DELETE FROM profile_field WHERE user_id = $1 AND name = $2";
-        self.writer().exec(sql, params![user_id, name]).await.map(|_| ())
-    }
-
     /// A stored filter's JSON.
     pub async fn filter(&self, user_id: &str, filter_id: i64) -> Result<Option<String>, StoreError> {
         let sql = "SELECT json FROM filter WHERE user_id = $1 AND filter_id = $2";

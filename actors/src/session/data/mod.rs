@@ -14,7 +14,7 @@ use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-pub use self::profile::{MAX_KEY, MAX_PROFILE};
+pub use self::profile::{MAX_KEY, MAX_PROFILE, is_shown};
 pub use self::push_rules::{PushRuleChange, ruleset_content};
 use super::quota;
 use super::view::UserView;

@@ -20,6 +20,12 @@ const MAX_DISPLAYNAME: usize = 256;
 /// Characters of an avatar's address.
 const MAX_AVATAR_URL: usize = 1_000;
 
+/// Whether member events show the field.
+#[must_use]
+pub fn is_shown(name: &str) -> bool {
+    matches!(name, "displayname" | "avatar_url")
+}
+
 /// Sets or removes a field; `None` where nothing changes.
 pub(super) async fn set(env: &Env, view: &UserView, name: String, value: Option<Value>) -> Outcome<Option<UserView>> {
     check_key(&name)?;
@@ -27,7 +33,7 @@ pub(super) async fn set(env: &Env, view: &UserView, name: String, value: Option<
         Some(value) => check_value(&name, value)?,
         None => None,
     };
-    let user_id = view.user_id.to_string();
+    let (user_id, shown) = (view.user_id.to_string(), is_shown(&name));
     let mut profile = (*view.profile).clone();
     match value.map(|value| value.to_string()) {
         Some(value) if profile.get(&name) == Some(&value) => return Ok(None),
@@ -38,10 +44,10 @@ pub(super) async fn set(env: &Env, view: &UserView, name: String, value: Option<
                 return Err(DomainError::matrix(400, "M_PROFILE_TOO_LARGE", message));
             }
             let field = profile_field::Model { user_id, name, value };
-            env.store.set_profile_field(&field).await?;
+            env.store.set_profile_field(&field, shown).await?;
         }
         None if profile.remove(&name).is_none() => return Ok(None),
-        None => env.store.delete_profile_field(&user_id, &name).await?,
+        None => env.store.delete_profile_field(&user_id, &name, shown).await?,
     }
     Ok(Some(UserView {
         profile: Arc::new(profile),
