@@ -39,7 +39,7 @@ use crate::client::{Tools, Wire};
 /// Memory for keys.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// Servers that are asked at once: for events, for requests, for others.
-const LANES: [usize; 3] = [64, 64, 16];
+const LANES: [usize; 3] = [128, 64, 16];
 /// Requests that wait for the keys of who has signed them.
 const CHECKS: usize = 256;
 /// Requests to this server as a notary that wait for others.

@@ -84,6 +84,8 @@ pub enum Reply {
     Chunks(Vec<Bytes>),
     /// A byte now and then, for ever.
     Trickle,
+    /// Only after a while.
+    Later(Duration, Box<Reply>),
 }
 
 type Handler = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
@@ -280,7 +282,14 @@ async fn respond(
         body: body.collect().await?.to_bytes(),
     };
     seen.lock().expect("no panic").push(got.clone());
-    Ok(render(handler(&got)))
+    let reply = match handler(&got) {
+        Reply::Later(wait, reply) => {
+            tokio::time::sleep(wait).await;
+            *reply
+        }
+        reply => reply,
+    };
+    Ok(render(reply))
 }
 
 fn render(reply: Reply) -> Response<Body> {
@@ -295,6 +304,7 @@ fn render(reply: Reply) -> Response<Body> {
                 StreamBody::new(futures_util::stream::iter(frames)).boxed(),
             )
         }
+        Reply::Later(..) => unreachable!("waited for before"),
         Reply::Trickle => {
             let frames = unfold((), |()| async {
                 tokio::time::sleep(Duration::from_millis(20)).await;

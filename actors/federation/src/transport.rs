@@ -24,6 +24,10 @@ const AGENT: &str = concat!("synapse-rust/", env!("CARGO_PKG_VERSION"));
 const MAX_REQUESTS: usize = 512;
 /// A connection without work is closed.
 const IDLE: Duration = Duration::from_secs(60);
+/// A connection over HTTP/2 that is asked for a sign of life this often while it has work, and gives none for this long, is
+/// given up: others would be sent down the same dead end.
+const PING: Duration = Duration::from_secs(15);
+const PONG: Duration = Duration::from_secs(10);
 /// Connections without work to the same authority.
 const MAX_IDLE: usize = 4;
 /// Status line and headers of an answer.
@@ -127,6 +131,8 @@ impl Transport {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MAX_IDLE)
             .http1_max_buf_size(MAX_HEAD)
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PONG)
             .build(Timed(connector));
         Self {
             client,

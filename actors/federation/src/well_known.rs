@@ -19,11 +19,15 @@ use crate::transport::Transport;
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(20_000).expect("not zero");
 /// Far more than such a document needs.
 const MAX_BYTES: usize = 50 * 1024;
-/// For the document, redirects included.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// For the document, redirects included. Firewalls swallow what goes to port 443 of many a server that has no delegation, and
+/// whoever waits needs time for the request itself.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Delegations by host.
-pub(crate) struct WellKnown {
+/// Delegations by host. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct WellKnown(Arc<Inner>);
+
+struct Inner {
     transport: Transport,
     clock: Clock,
     /// Each with a lock, so that a host is asked once at a time.
@@ -32,29 +36,41 @@ pub(crate) struct WellKnown {
 
 impl WellKnown {
     pub fn new(transport: Transport, clock: Clock) -> Self {
-        Self {
+        Self(Arc::new(Inner {
             transport,
             clock,
             hosts: Mutex::new(LruCache::new(REMEMBERED)),
-        }
+        }))
     }
 
-    /// Whom the host delegates to.
+    /// Whom the host delegates to. The search goes on when nobody waits for it any more, so that its outcome is remembered.
     pub async fn delegate(&self, host: &str) -> Option<OwnedServerName> {
         let known = {
             // An entry is put in whole, so a panic elsewhere cannot have left half of one.
-            let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
             hosts.get_or_insert(host.to_owned(), Arc::default).clone()
         };
-        let mut known = known.lock().await;
-        if self.clock.now_ms() >= known.until {
-            let found = self.ask(host).await;
-            *known = known.after(found, self.clock.now_ms());
-            tracing::debug!(host, delegate = ?known.delegate, until = known.until, "delegation looked up");
+        if let Ok(known) = known.try_lock()
+            && self.0.clock.now_ms() < known.until
+        {
+            return known.delegate.clone();
         }
-        known.delegate.clone()
+        let (inner, host) = (self.0.clone(), host.to_owned());
+        let search = tokio::spawn(async move {
+            let mut known = known.lock().await;
+            if inner.clock.now_ms() >= known.until {
+                let found = inner.ask(&host).await;
+                *known = known.after(found, inner.clock.now_ms());
+                tracing::debug!(host, delegate = ?known.delegate, until = known.until, "delegation looked up");
+            }
+            known.delegate.clone()
+        });
+        // A panic is as good as no answer.
+        search.await.ok().flatten()
     }
+}
 
+impl Inner {
     async fn ask(&self, host: &str) -> Found {
         let Ok(url) = Url::parse(&format!("https://{host}/.well-known/matrix/server")) else {
             return Found::None;

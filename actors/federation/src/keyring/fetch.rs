@@ -23,7 +23,7 @@ use crate::error::WireError;
 
 /// For one server's document. A server that is slower is asked again later.
 const DOCUMENT: Limits = Limits {
-    timeout: Duration::from_secs(10),
+    timeout: Duration::from_secs(15),
     max_bytes: MAX_DOCUMENT,
 };
 /// For a notary's answer.
@@ -33,8 +33,8 @@ const ANSWER: Limits = Limits {
 };
 /// Servers that one request to a notary asks for.
 const ASKED_AT_ONCE: usize = 100;
-/// Servers that are waited for at once in one search.
-const ABREAST: usize = 64;
+/// Servers that one search has asked for at once: no search takes all the places.
+const ABREAST: usize = 32;
 /// A server is not asked again so soon after it has answered, whatever keys are said to be its.
 const MIN_INTERVAL: Millis = 10 * 1_000;
 /// Servers that are being asked or wait for that.
@@ -84,9 +84,12 @@ struct NotaryAnswer {
 impl Ring {
     /// Asks the servers for their documents, unless they were asked just now or are not to be asked.
     pub async fn refresh(self: &Arc<Self>, servers: impl IntoIterator<Item = OwnedServerName>, lane: Lane) {
-        let start = |server| self.start(server, lane);
-        let fetches: Vec<Fetch> = servers.into_iter().filter_map(start).collect();
-        iter(fetches).for_each_concurrent(ABREAST, |fetch| fetch).await;
+        let ask = async |server| {
+            if let Some(fetch) = self.start(server, lane) {
+                fetch.await;
+            }
+        };
+        iter(servers).for_each_concurrent(ABREAST, ask).await;
     }
 
     /// Whether a server has failed and is not to be asked yet.

@@ -13,7 +13,7 @@ use super::{KeyRing, Wanted};
 use crate::xmatrix::{Claim, Fault};
 
 /// How long a request waits for the keys of who has signed it.
-const PATIENCE: Duration = Duration::from_secs(12);
+const PATIENCE: Duration = Duration::from_secs(16);
 
 /// A request as it came in.
 #[derive(Clone, Debug)]
