@@ -13,7 +13,9 @@ use crate::clock::Clock;
 use crate::cpu::Cpu;
 use crate::error::Outcome;
 use crate::failpoint::Failpoints;
+use crate::flows::ingest::Ingests;
 use crate::flows::profile::Spreading;
+use crate::flows::transaction::Gate;
 use crate::flows::upgrade::Turns;
 use crate::key::ServerKey;
 use crate::media::Filling;
@@ -114,6 +116,10 @@ pub struct Env {
     pub spreading: Spreading,
     /// Which rooms are being upgraded.
     pub upgrading: Turns,
+    /// Transactions of other servers that are under way.
+    pub gate: Gate,
+    /// Rooms whose staged events are worked on.
+    pub ingests: Ingests,
 }
 
 /// What [`Env::open`] builds from.
@@ -202,6 +208,8 @@ impl Env {
             keyring,
             key,
             upgrading: Turns::default(),
+            gate: Gate::default(),
+            ingests: Ingests::default(),
             settings,
             server_name,
             store,

@@ -96,6 +96,7 @@ impl Hub {
         flows::deactivate::resume(&hub).await?;
         flows::profile::resume(&hub).await?;
         flows::upgrade::resume(&hub).await?;
+        flows::ingest::resume(&hub).await?;
         Ok(hub)
     }
 

@@ -18,6 +18,8 @@ const DATABASE_EVERY: u32 = 60;
 const AT_ONCE: u32 = 5_000;
 /// How long a to-device transaction is remembered.
 const TXN_LIFETIME_MS: Millis = 24 * 60 * 60 * 1_000;
+/// How long the answer to another server's transaction is remembered.
+const INBOUND_TXN_LIFETIME_MS: Millis = 36 * 60 * 60 * 1_000;
 /// How long an upload may go on to an address whose time was up after it had begun.
 const UPLOAD_GRACE_MS: Millis = 24 * 60 * 60 * 1_000;
 
@@ -53,6 +55,10 @@ async fn clear_database(env: &Env) {
     report(
         "to-device transactions",
         env.store.prune_to_device_txns(now - TXN_LIFETIME_MS).await,
+    );
+    report(
+        "transactions of other servers",
+        env.store.prune_inbound_txns(now - INBOUND_TXN_LIFETIME_MS).await,
     );
     report(
         "messages to devices that are gone",

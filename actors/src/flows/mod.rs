@@ -6,12 +6,15 @@ pub mod deactivate;
 pub mod directory;
 pub mod guard;
 pub mod hosting;
+pub mod ingest;
 pub mod membership;
 pub mod profile;
 pub mod remote_devices;
+pub mod remote_keys;
 pub mod remote_profile;
 pub mod search;
 pub mod spaces;
+pub mod transaction;
 pub mod upgrade;
 
 use std::collections::HashMap;

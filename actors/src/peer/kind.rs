@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::handle::Shared;
+use super::stage::{self, Staging};
 use super::view::PeerView;
 use crate::error::Outcome;
 use crate::supervisor::{Kind, Managed, Ran};
@@ -28,6 +29,10 @@ pub enum PeerCommand {
     Meet,
     /// An operator wants it to be tried at once.
     Reset,
+    /// It sent a transaction.
+    Stage(Box<Staging>),
+    /// Staged events, by row, are given up.
+    Discard(Vec<i64>),
 }
 
 /// The answers.
@@ -56,18 +61,23 @@ impl Managed for PeerKind {
 
     fn run(
         shared: Arc<Shared>,
-        _key: Arc<str>,
+        key: Arc<str>,
         state: Arc<Peer>,
         batch: Vec<PeerCommand>,
     ) -> BoxFuture<'static, Ran<Self>> {
         Box::pin(async move {
             let mut replies = Vec::with_capacity(batch.len());
             for command in batch {
-                match command {
-                    PeerCommand::Meet => {}
-                    PeerCommand::Reset => shared.reset(&state.view),
-                }
-                replies.push(Ok(PeerReply::Done));
+                let done = match command {
+                    PeerCommand::Meet => Ok(()),
+                    PeerCommand::Reset => {
+                        shared.reset(&state.view);
+                        Ok(())
+                    }
+                    PeerCommand::Stage(staging) => stage::stage(&shared.env, &key, *staging).await,
+                    PeerCommand::Discard(staged) => stage::discard(&shared.env, &staged).await,
+                };
+                replies.push(done.map(|()| PeerReply::Done));
             }
             Ran::Done { state, replies }
         })

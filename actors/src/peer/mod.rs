@@ -8,6 +8,7 @@ pub mod handle;
 pub mod health;
 pub mod kind;
 mod ledger;
+pub mod stage;
 pub mod transport;
 pub mod typed;
 pub mod view;
@@ -15,4 +16,4 @@ pub mod view;
 #[cfg(test)]
 mod handle_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

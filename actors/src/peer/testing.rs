@@ -186,4 +186,4 @@ macro_rules! until {
         .unwrap_or_else(|_| panic!("in vain: {}", $what))
     };
 }
-pub(super) use until;
+pub(crate) use until;

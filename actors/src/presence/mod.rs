@@ -1,8 +1,9 @@
-//! Presence of local users (client-server API, "Presence"): timers in memory, the newest state in the database.
+//! Presence (client-server API, "Presence"): timers of local users in memory, the newest state in the database.
 //!
 //! A user's state follows from who polls, when the user last did something and what it asked for ([`state::Entry`]). It
 //! is written when it changes, and once a minute while the time of the last action moves on.
 
+pub mod remote;
 mod state;
 
 use std::sync::{Arc, Weak};
@@ -41,10 +42,12 @@ struct Slot {
     writing: Arc<Mutex<()>>,
 }
 
-/// The presence of local users who are or were online since the start.
+/// The presence of local users who are or were online since the start, and who of other servers' users is there.
 #[derive(Default)]
 pub struct Presence {
     users: DashMap<OwnedUserId, Slot>,
+    /// Users of other servers who are not offline, and when they were last heard of.
+    remote: DashMap<OwnedUserId, Millis>,
 }
 
 /// What others see of a user.
@@ -251,6 +254,9 @@ async fn timers(weak: Weak<Env>) {
             async move { write_or_warn(&env, &user).await }
         };
         stream::iter(due).for_each_concurrent(AT_ONCE, write).await;
+        if let Err(error) = remote::expire(&env, now).await {
+            tracing::warn!(%error, "users of silent servers are still shown as online");
+        }
     }
 }
 
@@ -258,14 +264,17 @@ async fn timers(weak: Weak<Env>) {
 fn adopt(env: &Arc<Env>, rows: Vec<row::Model>) {
     let now = env.clock.now_ms();
     for row in rows {
-        if let Ok(user) = UserId::parse(&row.user_id)
-            && env.is_local(&user)
-        {
+        let Ok(user) = UserId::parse(&row.user_id) else {
+            continue;
+        };
+        if env.is_local(&user) {
             let slot = || Slot {
                 entry: Entry::adopted(&row, now),
                 ..Slot::default()
             };
             env.presence.users.entry(user).or_insert_with(slot);
+        } else {
+            remote::adopt(env, &row, now);
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum RoomCommand {
     OutOfRoom(OutOfRoom),
     /// A receipt of a local user.
     Receipt(SetReceipt),
+    /// Receipts of other servers' users; those that cannot be taken are passed over.
+    RemoteReceipts(Vec<SetReceipt>),
     /// A local user who left wants to forget the room.
     Forget(OwnedUserId),
 }
@@ -87,6 +89,7 @@ impl Managed for RoomKind {
                 match command {
                     RoomCommand::Append(append) => items.push(Item::Append(append)),
                     RoomCommand::Receipt(receipt) => items.push(Item::Receipt(receipt)),
+                    RoomCommand::RemoteReceipts(receipts) => items.push(Item::RemoteReceipts(receipts)),
                     RoomCommand::Forget(user) => items.push(Item::Forget(user)),
                     // These are batches of their own.
                     RoomCommand::Create(create) => return run_create(&env, &key, state, create).await,
@@ -124,7 +127,7 @@ impl Managed for RoomKind {
         for command in waiting {
             let more = match command {
                 RoomCommand::Append(append) => append.drafts.len(),
-                RoomCommand::Receipt(_) | RoomCommand::Forget(_) => 0,
+                RoomCommand::Receipt(_) | RoomCommand::RemoteReceipts(_) | RoomCommand::Forget(_) => 0,
                 _ => return items.max(1),
             };
             if items > 0 && (drafts + more > BATCH_EVENTS || items == BATCH_ITEMS) {

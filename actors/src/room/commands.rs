@@ -218,7 +218,7 @@ pub enum Verdict {
     Missing(Vec<OwnedEventId>),
 }
 
-/// A receipt of a local user.
+/// A receipt of a user.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SetReceipt {
     /// Whose.
@@ -229,6 +229,8 @@ pub struct SetReceipt {
     pub thread_id: Option<String>,
     /// The event read up to.
     pub event_id: OwnedEventId,
+    /// When, Unix milliseconds, as another server says; `None`: now.
+    pub ts: Option<i64>,
 }
 
 /// A typing notice of a user.

@@ -31,6 +31,8 @@ pub(super) enum Item {
     Append(Append),
     /// A receipt of a local user.
     Receipt(SetReceipt),
+    /// Receipts of other servers' users.
+    RemoteReceipts(Vec<SetReceipt>),
     /// A local user who left wants to forget the room.
     Forget(OwnedUserId),
 }
@@ -95,9 +97,10 @@ async fn prepare(env: &Arc<Env>, room: &Arc<RoomSnapshot>, items: &[Item]) -> Ou
         .collect();
     let wanted: Vec<&SetReceipt> = items
         .iter()
-        .filter_map(|item| match item {
-            Item::Receipt(receipt) => Some(receipt),
-            _ => None,
+        .flat_map(|item| match item {
+            Item::Receipt(receipt) => std::slice::from_ref(receipt),
+            Item::RemoteReceipts(receipts) => receipts,
+            _ => &[],
         })
         .collect();
     let mut receipts = receipts::look_up(env, room, &wanted).await?;
@@ -109,6 +112,13 @@ async fn prepare(env: &Arc<Env>, room: &Arc<RoomSnapshot>, items: &[Item]) -> Ou
         .map(|item| match item {
             Item::Append(_) => Slot::Append(replies.next().expect("one reply for each append")),
             Item::Receipt(receipt) => Slot::Other(receipts.take(room, receipt, env.clock.now_ms())),
+            Item::RemoteReceipts(wanted) => {
+                for receipt in wanted {
+                    // The user left, or the event did not get here.
+                    let _passed_over = receipts.take(room, receipt, env.clock.now_ms());
+                }
+                Slot::Other(Ok(()))
+            }
             Item::Forget(user) => {
                 let answer = membership::check_forget(room, user);
                 if answer.is_ok() {

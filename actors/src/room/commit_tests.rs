@@ -284,6 +284,7 @@ async fn receipts_move_forwards_only() {
                 kind: "m.read".to_owned(),
                 thread_id: None,
                 event_id: room.timeline[at].pdu.event_id.clone(),
+                ts: None,
             })
         };
         let mut positions = Vec::new();
@@ -306,6 +307,7 @@ async fn receipts_move_forwards_only() {
             kind: "m.read".to_owned(),
             thread_id: None,
             event_id: room.timeline[1].pdu.event_id.clone(),
+            ts: None,
         };
         let End::Settled(_, answers) = run(&env, &room, vec![Item::Receipt(stranger)]).await else {
             panic!("in doubt");

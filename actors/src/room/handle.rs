@@ -21,6 +21,8 @@ use crate::supervisor::{Fabric, Handle, Settings};
 
 /// How long an import may take, the wait for its turn included.
 const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
+/// Receipts of other servers' users that one command takes.
+const RECEIPTS_AT_ONCE: usize = 200;
 
 /// All rooms. Cheap to clone.
 #[derive(Clone)]
@@ -188,6 +190,26 @@ impl Rooms {
         self.joined(room_id, &receipt.user).await?;
         receipts::check_thread(&self.env, &receipt).await?;
         self.done(room_id, RoomCommand::Receipt(receipt)).await
+    }
+
+    /// Moves receipts of other servers' users; what cannot be taken is passed over.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND` for unknown rooms.
+    pub async fn remote_receipts(&self, room_id: &RoomId, receipts: Vec<SetReceipt>) -> Outcome<()> {
+        let mut fitting = Vec::with_capacity(receipts.len());
+        for receipt in receipts {
+            // There is a row for each thread, so what is called one has to be one.
+            match receipts::check_thread(&self.env, &receipt).await {
+                Ok(()) => fitting.push(receipt),
+                Err(DomainError::Matrix { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for chunk in fitting.chunks(RECEIPTS_AT_ONCE) {
+            self.done(room_id, RoomCommand::RemoteReceipts(chunk.to_vec())).await?;
+        }
+        Ok(())
     }
 
     /// Notes that a user is typing, or no longer is.

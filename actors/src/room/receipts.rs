@@ -1,4 +1,4 @@
-//! Receipts of local users (client-server API, "Receipts"). A receipt never moves backwards.
+//! Receipts (client-server API and server-server API, "Receipts"). A receipt never moves backwards.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -122,7 +122,7 @@ impl Receipts {
             thread_id,
             event_id: wanted.event_id.to_string(),
             event_pos,
-            ts: now,
+            ts: wanted.ts.unwrap_or(now),
             pos: 0,
         };
         self.standing.insert(key.clone(), event_pos);

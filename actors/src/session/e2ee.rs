@@ -9,7 +9,7 @@ use super::backup::{BackupCommand, BackupReply};
 use super::commands::{SessionCommand, SessionReply};
 use super::handle::{Sessions, mixed_up};
 use super::keys::{Claimed, CrossSigningUpload, Dehydrate, Failures, KeyCommand, KeyReply, Upload};
-use super::to_device::{Messages, ToDeviceCommand};
+use super::to_device::{Delivery, Messages, ToDeviceCommand};
 use crate::error::Outcome;
 
 impl Sessions {
@@ -93,6 +93,15 @@ impl Sessions {
     /// See [`super::to_device::run`].
     pub async fn send_to_device(&self, user: &UserId, messages: Messages) -> Outcome<()> {
         let command = ToDeviceCommand::Send(Box::new(messages));
+        self.ask(user, SessionCommand::ToDevice(command)).await.map(|_| ())
+    }
+
+    /// Puts what another server's user sends into the inboxes of the user's devices; a repeated message changes nothing.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND` for unknown users; `M_BAD_JSON`, `M_INVALID_PARAM`, `M_TOO_LARGE` for what cannot be delivered.
+    pub async fn deliver(&self, user: &UserId, delivery: Delivery) -> Outcome<()> {
+        let command = ToDeviceCommand::Deliver(Box::new(delivery));
         self.ask(user, SessionCommand::ToDevice(command)).await.map(|_| ())
     }
 }

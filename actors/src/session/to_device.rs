@@ -1,5 +1,7 @@
 //! Send-to-device messages (client-server API, "Send-to-Device messaging"). Delivery is `/sync`'s.
 
+mod deliver;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+pub use self::deliver::Delivery;
 use super::view::UserView;
 use super::{inbox, load};
 use crate::env::Env;
@@ -29,6 +32,8 @@ const MAX_NAME: usize = 255;
 pub enum ToDeviceCommand {
     /// Sends from one of this user's devices.
     Send(Box<Messages>),
+    /// Takes what another server's user sends to this one.
+    Deliver(Box<Delivery>),
     /// A device of this user has everything up to and including `upto`.
     Ack {
         /// Which.
@@ -68,6 +73,7 @@ pub enum ToDeviceReply {
 pub async fn run(env: &Env, view: &UserView, command: ToDeviceCommand) -> Outcome<(ToDeviceReply, Option<UserView>)> {
     match command {
         ToDeviceCommand::Send(messages) => send(env, view, *messages).await?,
+        ToDeviceCommand::Deliver(delivery) => deliver::deliver(env, view, *delivery).await?,
         ToDeviceCommand::Ack { device_id, upto } => {
             let user = view.user_id.as_str();
             env.store.to_device_ack(user, device_id.as_str(), upto.0).await?;

@@ -52,6 +52,7 @@ mod fence;
 mod graph;
 pub mod history;
 pub mod import;
+mod inbound;
 pub mod journal;
 mod media;
 mod peer;

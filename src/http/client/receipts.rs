@@ -97,6 +97,7 @@ async fn read(
         kind,
         thread_id,
         event_id,
+        ts: None,
     };
     actors::presence::active(ctx.hub.env(), &receipt.user);
     ctx.hub.rooms().set_receipt(room_id, receipt).await

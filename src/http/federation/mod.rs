@@ -11,6 +11,7 @@ mod leave;
 mod media;
 mod public_rooms;
 mod query;
+mod send;
 mod state;
 mod third_party;
 mod users;
@@ -42,6 +43,7 @@ pub fn routes(table: &mut Table) {
     media::routes(table);
     public_rooms::routes(table);
     query::routes(table);
+    send::routes(table);
     state::routes(table);
     third_party::routes(table);
     users::routes(table);

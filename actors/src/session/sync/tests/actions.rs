@@ -99,6 +99,7 @@ impl World {
             kind: kind.to_owned(),
             thread_id: thread_id.map(str::to_owned),
             event_id: event_id.clone(),
+            ts: None,
         };
         self.hub.rooms().set_receipt(room, receipt).await
     }
