@@ -10,6 +10,8 @@ use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, Owned
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::snapshot::StateKey;
+
 /// A PDU, parsed as far as the server needs it. The text it came in stays beside it.
 ///
 /// Only what authorization and storage read is typed; the content stays JSON text (peers send what they like).
@@ -50,6 +52,13 @@ impl Pdu {
     /// When the content has another shape.
     pub fn content_as<'a, T: Deserialize<'a>>(&'a self) -> serde_json::Result<T> {
         serde_json::from_str(self.content.get())
+    }
+
+    /// The key of a state event.
+    #[must_use]
+    pub fn key(&self) -> Option<StateKey> {
+        let key = self.state_key.as_deref()?;
+        Some((Arc::from(self.kind.to_string()), Arc::from(key)))
     }
 
     /// The membership of a member event.

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::commands::{Append, Appended, Backfill, Create, Import, Imported, Ingest, OutOfRoom, SetReceipt, Verdict};
 use super::commit::{self, Answer, End, Item};
+use super::import::{self, Failed};
+use super::outside;
 use super::plan::{self, BATCH_EVENTS};
 use super::receive::{self, Received};
 use super::rules;
@@ -101,9 +103,14 @@ impl Managed for RoomKind {
                         let ended = receive::backfill(&env, &state, backfill).await;
                         return received(&env, &state, ended);
                     }
-                    RoomCommand::Import(_) | RoomCommand::OutOfRoom(_) => {
-                        let replies = vec![Err(DomainError::unavailable("federation is not ready"))];
-                        return Ran::Done { state, replies };
+                    RoomCommand::Import(import) => {
+                        let made = import::import(&env, &state, import).await;
+                        let made = made.map(|made| (made.room, RoomReply::Imported(made.imported)));
+                        return taken(&env, state, made);
+                    }
+                    RoomCommand::OutOfRoom(event) => {
+                        let taken_in = outside::take(&env, &state, event).await;
+                        return taken(&env, state, taken_in.map(|room| (room, RoomReply::Done)));
                     }
                 }
             }
@@ -140,20 +147,18 @@ impl Managed for RoomKind {
     }
 
     fn creates(command: &RoomCommand) -> bool {
-        matches!(command, RoomCommand::Create(_))
+        version_of(command).is_some()
     }
 
     fn fresh(_env: &Arc<Env>, key: &Arc<str>, command: &RoomCommand) -> Option<Arc<RoomSnapshot>> {
-        let RoomCommand::Create(create) = command else {
-            return None;
-        };
-        let version = RoomVersionId::try_from(create.version.as_str()).ok()?;
+        let named = version_of(command)?;
+        let version = RoomVersionId::try_from(named).ok()?;
         let room_id = RoomId::parse(&**key).ok()?;
         Some(Arc::new(plan::empty_room(
             RoomNid(0),
             room_id,
             version,
-            rules::rules_of(&create.version)?,
+            rules::rules_of(named)?,
         )))
     }
 
@@ -204,6 +209,33 @@ async fn run_create(env: &Arc<Env>, key: &str, state: Arc<RoomSnapshot>, create:
                 replies: vec![Err(error)],
             }
         }
+    }
+}
+
+/// The version of a room that a command may make.
+fn version_of(command: &RoomCommand) -> Option<&str> {
+    match command {
+        RoomCommand::Create(create) => Some(&create.version),
+        RoomCommand::Import(import) => Some(&import.version),
+        RoomCommand::OutOfRoom(event) => Some(&event.version),
+        _ => None,
+    }
+}
+
+/// What came of a command that may make a room.
+fn taken(env: &Env, state: Arc<RoomSnapshot>, made: Result<(Arc<RoomSnapshot>, RoomReply), Failed>) -> Ran<RoomKind> {
+    let (state, reply) = match made {
+        Ok((room, reply)) => (room, Ok(reply)),
+        Err(Failed::Refused(error)) => (state, Err(error)),
+        Err(Failed::InDoubt(error)) => {
+            env.rooms.invalidate(&state.room_id);
+            let replies = vec![Err(error)];
+            return Ran::Reload { replies };
+        }
+    };
+    Ran::Done {
+        state,
+        replies: vec![reply],
     }
 }
 

@@ -218,6 +218,17 @@ impl RoomCache {
         }
     }
 
+    /// The room's identity as it is now known; it may change as long as there is no room.
+    pub(super) fn remember_anew(&self, name: &RoomName) {
+        self.names.insert(name.nid, Arc::new(name.clone()));
+    }
+
+    /// A stored event has another standing.
+    pub(super) fn keep_changed(&self, event: &Arc<StoredEvent>) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.keep(event);
+    }
+
     fn keep(&self, event: &Arc<StoredEvent>) {
         self.event_nids.insert(event.pdu.event_id.clone(), event.nid);
         self.events.insert(event.nid, event.clone());
@@ -450,7 +461,7 @@ impl RoomCache {
         let events = self.events(&nids).await?;
         Ok(events
             .into_values()
-            .filter_map(|event| Some((load::key_of(&event)?, event)))
+            .filter_map(|event| Some((event.pdu.key()?, event)))
             .collect())
     }
 

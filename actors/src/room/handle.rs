@@ -12,6 +12,7 @@ use super::commands::{
     Append, Appended, Backfill, Create, Draft, Import, Imported, Ingest, OutOfRoom, SetReceipt, SetTyping, Verdict,
 };
 use super::membership;
+use super::outside;
 use super::receipts;
 use super::snapshot::RoomSnapshot;
 use super::typing;
@@ -243,7 +244,7 @@ impl Rooms {
     /// `M_UNKNOWN` for users who are in the room or never were.
     pub async fn forget(&self, room_id: &RoomId, user: &UserId) -> Outcome<()> {
         let Some(room) = self.view(room_id).await? else {
-            return Err(DomainError::unknown(format!("you never were in {room_id}")));
+            return outside::forget(&self.env, room_id, user).await;
         };
         membership::check_forget(&room, user)?;
         self.done(room_id, RoomCommand::Forget(user.to_owned())).await

@@ -14,16 +14,8 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
 use super::cache::{RoomCache, RoomName, StateMap};
 use super::event::StoredEvent;
 use super::members;
-use super::snapshot::{Extremity, Gap, Hole, RoomSnapshot, StateEntry, StateKey, TIMELINE_TAIL};
+use super::snapshot::{Extremity, Gap, Hole, RoomSnapshot, StateEntry, TIMELINE_TAIL};
 use crate::error::{DomainError, Outcome};
-
-/// The state key of a state event.
-pub(super) fn key_of(event: &StoredEvent) -> Option<StateKey> {
-    Some((
-        Arc::from(event.pdu.kind.to_string()),
-        Arc::from(event.pdu.state_key.as_deref()?),
-    ))
-}
 
 /// Reads a room; `None` where this server has no state of it.
 pub(super) async fn load_room(cache: &RoomCache, room_id: &RoomId) -> Outcome<Option<RoomSnapshot>> {
@@ -165,7 +157,7 @@ impl Parts {
         for (key_nid, nid) in map.0.entries() {
             let broken = || DomainError::internal(format!("room {}: event {nid} is no state event", room.nid));
             let event = state.get(nid).cloned().ok_or_else(broken)?;
-            let key = key_of(&event).ok_or_else(broken)?;
+            let key = event.pdu.key().ok_or_else(broken)?;
             let entry = StateEntry {
                 key_nid: *key_nid,
                 event,

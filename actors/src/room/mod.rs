@@ -7,13 +7,17 @@ pub mod cache;
 pub mod commands;
 pub mod commit;
 pub mod create;
+#[cfg(test)]
+mod elsewhere;
 pub mod export;
 pub mod handle;
+mod import;
 pub mod ingest;
 mod keys;
 mod load;
 mod members;
 pub mod membership;
+mod outside;
 pub mod plan;
 pub mod read;
 mod receipts;

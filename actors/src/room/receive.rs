@@ -5,6 +5,7 @@
 //! ([`branch`]).
 
 mod apply;
+mod arrive;
 mod branch;
 mod gaps;
 mod groups;
@@ -27,6 +28,7 @@ use super::{auth, commit, ingest, parse};
 use crate::cpu::Class;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
+pub(super) use arrive::{Arrival, Outside, arrive, outside};
 use work::Work;
 
 /// Placing so many events that follow the room as it is is quick enough for a task of the io runtime.
@@ -258,3 +260,7 @@ fn read(room: &RoomSnapshot, incoming: Incoming) -> Parsed {
 #[cfg(test)]
 #[path = "receive_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "past_tests.rs"]
+mod past_tests;

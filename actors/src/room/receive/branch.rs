@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ruma::OwnedEventId;
 
-use super::linear::event_key;
 use super::work::Work;
 use super::{Item, Receiver, apply::Change};
 use crate::cpu::Class;
@@ -101,13 +100,7 @@ impl Receiver<'_> {
     /// The events that authorize an event in some states.
     pub(super) async fn read_authorizing(&mut self, item: &Item, states: &[&StateIds]) -> Outcome<()> {
         let always = ["m.room.create", "m.room.power_levels"].map(|kind| state_key(kind, ""));
-        let keys: Vec<StateKey> = item
-            .keys
-            .iter()
-            .cloned()
-            .chain(event_key(&item.pdu))
-            .chain(always)
-            .collect();
+        let keys: Vec<StateKey> = item.keys.iter().cloned().chain(item.pdu.key()).chain(always).collect();
         let ids = states.iter().flat_map(|state| super::groups::under(state, &keys));
         let ids: Vec<OwnedEventId> = ids.collect();
         self.look_up(ids).await
@@ -158,7 +151,7 @@ impl Receiver<'_> {
             let hole = work.open_hole()?;
             work.open_gaps(pdu, &unknown, Some(hole));
         }
-        let replaced = event_key(pdu).and_then(|key| before.get(&key));
+        let replaced = pdu.key().and_then(|key| before.get(&key));
         let replaced = replaced.and_then(|id| work.stored.get(id)).cloned();
         let event = work.enter(pdu, group, replaced.as_deref())?;
         work.set_extremities(&event, &judged.extremities);
@@ -191,7 +184,7 @@ impl Receiver<'_> {
             .await?;
         let (group, chain) = self.group_of(current).await?;
         let work = self.work();
-        let own = event_key(&event.pdu);
+        let own = event.pdu.key();
         let others = keys.iter().filter(|key| own.as_ref() != Some(key)).count();
         if others > 0 {
             work.reset = Some(Reset {

@@ -6,7 +6,6 @@ use entities::ids::{EventNid, StateGroupId, StateKeyNid};
 use ruma::OwnedEventId;
 
 use super::Receiver;
-use super::linear::event_key;
 use super::work::{Held, Known, Work};
 use crate::error::{DomainError, Outcome};
 use crate::room::event::Status;
@@ -70,7 +69,7 @@ impl Receiver<'_> {
         let work = self.work();
         for change in &changes {
             let event = change.new.and_then(|nid| events.get(&nid));
-            let Some((event, key)) = event.and_then(|event| Some((event, event_key(&event.pdu)?))) else {
+            let Some((event, key)) = event.and_then(|event| Some((event, event.pdu.key()?))) else {
                 continue;
             };
             work.keys.insert(key.clone(), (change.key, true));
@@ -113,7 +112,7 @@ impl Receiver<'_> {
                 // What is rejected here is part of no state here.
                 Some(event) if event.status == Status::Rejected => {}
                 Some(event) => {
-                    if let Some(key) = event_key(&event.pdu) {
+                    if let Some(key) = event.pdu.key() {
                         state.insert(key, id.clone());
                     }
                 }

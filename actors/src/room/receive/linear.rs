@@ -87,7 +87,7 @@ impl Work {
         let ends: Vec<_> = left.chain([pdu.event_id.clone()]).collect();
         self.set_extremities(&event, &ends);
         let users = self.room.local_joined.clone();
-        let changes = match event_key(pdu) {
+        let changes = match pdu.key() {
             Some(key) => {
                 let change = Change {
                     key,
@@ -105,10 +105,4 @@ impl Work {
         self.redact(&event, state)?;
         self.redact_early(&event)
     }
-}
-
-/// The state key of a state event.
-pub(super) fn event_key(pdu: &Pdu) -> Option<crate::room::snapshot::StateKey> {
-    let key = pdu.state_key.as_deref()?;
-    Some((Arc::from(pdu.kind.to_string()), Arc::from(key)))
 }

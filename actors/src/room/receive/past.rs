@@ -8,7 +8,6 @@ use std::sync::Arc;
 use entities::ids::{StateGroupId, StreamPos};
 use ruma::OwnedEventId;
 
-use super::linear::event_key;
 use super::work::Work;
 use super::{Item, Parsed, Receiver};
 use crate::error::Outcome;
@@ -133,7 +132,7 @@ impl Receiver<'_> {
 impl Work {
     /// Stores an event at its place in the past.
     fn enter_past(&mut self, pdu: &Arc<Pdu>, group: StateGroupId, pos: StreamPos, before: &StateIds) -> Outcome<()> {
-        let replaced = event_key(pdu).and_then(|key| before.get(&key));
+        let replaced = pdu.key().and_then(|key| before.get(&key));
         let replaced = replaced.and_then(|id| self.stored.get(id));
         let unsigned = replaced.map(|event| replaced_unsigned(event));
         let event = self.event_of(pdu, Status::Accepted, Some(group), Some(pos), unsigned)?;

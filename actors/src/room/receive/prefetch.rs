@@ -76,7 +76,7 @@ impl Receiver<'_> {
         if work.room.extremities.len() > 1 {
             ids.extend(work.room.extremities.iter().map(|end| end.event_id.clone()));
         }
-        let keys = items.iter().filter_map(|item| super::linear::event_key(&item.pdu));
+        let keys = items.iter().filter_map(|item| item.pdu.key());
         let keys: Vec<StateKey> = keys.filter(|key| !work.room.state.contains_key(key)).collect();
         self.look_up(ids).await?;
         if !keys.is_empty() {

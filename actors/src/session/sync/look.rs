@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use entities::ids::{RoomNid, StreamPos};
+use entities::ids::{EventNid, RoomNid, StreamPos};
 use entities::{account_data, membership, receipt, room};
 use ruma::OwnedRoomId;
 
@@ -44,6 +44,14 @@ pub struct Pending {
     pub membership: String,
 }
 
+/// A room that this server is not in, and an invite or knock of the user there that has ended.
+pub struct Ended {
+    /// The room's id.
+    pub room_id: String,
+    /// The event that ended it.
+    pub event: EventNid,
+}
+
 /// Everything to look at.
 #[derive(Default)]
 pub struct Look {
@@ -53,6 +61,8 @@ pub struct Look {
     pub departed: Vec<Candidate>,
     /// Invites and knocks.
     pub pending: Vec<Pending>,
+    /// Invites and knocks elsewhere that have ended.
+    pub ended: Vec<Ended>,
     /// All receipts of the rooms that are shown from scratch.
     pub receipts: HashMap<RoomNid, Vec<Arc<receipt::Model>>>,
     /// Account data to show, by room.
@@ -159,19 +169,27 @@ async fn pending_elsewhere(cx: &Context<'_>, nid: RoomNid, since: StreamPos, loo
     };
     let rooms = cx.env.store.rooms_by_nid(&[nid.0]).await?;
     if let Some(room) = rooms.into_iter().next() {
-        push_pending(cx, look, row, room);
+        push_elsewhere(cx, look, row, room);
     }
     Ok(())
 }
 
-fn push_pending(cx: &Context<'_>, look: &mut Look, row: membership::Model, room: room::Model) {
-    if row.pos <= cx.upto.0 && matches!(row.membership.as_str(), "invite" | "knock") {
-        look.pending.push(Pending {
+fn push_elsewhere(cx: &Context<'_>, look: &mut Look, row: membership::Model, room: room::Model) {
+    if row.pos > cx.upto.0 {
+        return;
+    }
+    match row.membership.as_str() {
+        "invite" | "knock" => look.pending.push(Pending {
             nid: RoomNid(row.room_nid),
             room_id: room.room_id,
             sender: row.sender,
             membership: row.membership,
-        });
+        }),
+        "leave" | "ban" => look.ended.push(Ended {
+            room_id: room.room_id,
+            event: EventNid(row.event_nid),
+        }),
+        _ => {}
     }
 }
 
@@ -213,7 +231,7 @@ async fn everywhere(cx: &Context<'_>, look: &mut Look) -> Outcome<()> {
         };
         match snapshots.remove(&room_id) {
             Some(snapshot) => place(cx, look, snapshot, change, shown).await?,
-            None => push_pending(cx, look, row, room),
+            None => push_elsewhere(cx, look, row, room),
         }
     }
     Ok(())

@@ -122,6 +122,7 @@ pub async fn compute(
             }
         }
     }
+    departed::elsewhere(&cx, &look, &mut response).await?;
     invited::blocks(&cx, &look, &mut response).await?;
     global::fill(&cx, changes.as_ref(), &look, &mut response).await?;
     Ok(response)
