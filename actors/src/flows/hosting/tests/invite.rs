@@ -10,10 +10,10 @@ use crate::error::Outcome;
 use crate::flows::hosting::{Invitation, receive};
 use crate::room::event::Pdu;
 use crate::room::rules::rules_of;
-use ::rules::testing::{Origin, create, event};
 use crate::session::account::Registration;
 use crate::session::commands::SessionCommand;
 use crate::session::data::DataCommand;
+use ::rules::testing::{Origin, create, event};
 
 /// A room of server `y`, as far as those see it whom it invites.
 struct Remote {
@@ -29,7 +29,15 @@ impl Remote {
         let create = create(&world.y, &rules, version, "@yves:y");
         let auth = Self::auth(version, &create);
         let refs = (&[&create][..], auth.as_slice());
-        let mut name = event(&rules, "m.room.name", "@yves:y", Some(""), json!({ "name": "Y" }), refs, 2);
+        let mut name = event(
+            &rules,
+            "m.room.name",
+            "@yves:y",
+            Some(""),
+            json!({ "name": "Y" }),
+            refs,
+            2,
+        );
         name["room_id"] = json!(create.room_id);
         Self {
             version,
@@ -71,7 +79,9 @@ async fn deliver(
     state: &[Value],
 ) -> Outcome<CanonicalJsonObject> {
     let event = serde_json::value::RawValue::from_string(invite.json.to_string()).expect("JSON");
-    let state = state.iter().map(|event| serde_json::from_value::<RawStrippedState>(event.clone()).expect("an object"));
+    let state = state
+        .iter()
+        .map(|event| serde_json::from_value::<RawStrippedState>(event.clone()).expect("an object"));
     let invitation = Invitation {
         origin: y(),
         room_id,
@@ -91,18 +101,40 @@ async fn register(world: &World, name: &str) {
         displayname: None,
         device: None,
     };
-    world.hub.sessions().register(&local(name), new).await.expect("a new user");
+    world
+        .hub
+        .sessions()
+        .register(&local(name), new)
+        .await
+        .expect("a new user");
 }
 
 /// Type and content of what the invited user is told.
 async fn told(world: &World, room_id: &RoomId) -> Vec<(String, Value)> {
     let store = &world.hub.env().store;
-    let row = store.room_by_id(room_id.as_str()).await.expect("readable").expect("there");
-    let membership = store.membership(row.nid, "@bob:x").await.expect("readable").expect("there");
+    let row = store
+        .room_by_id(room_id.as_str())
+        .await
+        .expect("readable")
+        .expect("there");
+    let membership = store
+        .membership(row.nid, "@bob:x")
+        .await
+        .expect("readable")
+        .expect("there");
     assert_eq!(membership.membership, "invite");
-    let stripped = store.stripped_state(row.nid, "@bob:x").await.expect("readable").expect("there");
+    let stripped = store
+        .stripped_state(row.nid, "@bob:x")
+        .await
+        .expect("readable")
+        .expect("there");
     let events: Vec<Value> = serde_json::from_str(&stripped.events).expect("JSON");
-    let shown = |event: &Value| (event["type"].as_str().expect("text").to_owned(), event["content"].clone());
+    let shown = |event: &Value| {
+        (
+            event["type"].as_str().expect("text").to_owned(),
+            event["content"].clone(),
+        )
+    };
     events.iter().map(shown).collect()
 }
 
@@ -114,14 +146,19 @@ fn invites_are_signed_and_kept() {
             let room = Remote::new(&world, version);
             let invite = room.invite(&world.y, |_| {});
             let state = room.state();
-            let signed = deliver(&world, &room, &room.room_id, &invite, &state).await.expect("a good invite");
+            let signed = deliver(&world, &room, &room.room_id, &invite, &state)
+                .await
+                .expect("a good invite");
             let signed = serde_json::to_value(&signed).expect("JSON");
             let mut expected: Value = serde_json::from_str(&invite.json).expect("JSON");
             assert!(signed["signatures"]["x"].is_object(), "{version}");
             expected["signatures"]["x"] = signed["signatures"]["x"].clone();
             assert_eq!(signed, expected, "nothing but the signature is new");
             let told = told(&world, &room.room_id).await;
-            assert!(told.contains(&("m.room.name".to_owned(), json!({ "name": "Y" }))), "{version}");
+            assert!(
+                told.contains(&("m.room.name".to_owned(), json!({ "name": "Y" }))),
+                "{version}"
+            );
             assert!(told.contains(&("m.room.member".to_owned(), json!({ "membership": "invite" }))));
             assert!(told.iter().any(|(kind, _)| kind == "m.room.create"));
         }
@@ -150,7 +187,10 @@ fn what_is_no_invite_is_not_signed() {
         refused(&forged).await;
         // Changed after it was signed.
         let mut changed = room.invite(&world.y, |_| {});
-        changed.json = changed.json.replace("\"origin_server_ts\":3", "\"origin_server_ts\":4").into();
+        changed.json = changed
+            .json
+            .replace("\"origin_server_ts\":3", "\"origin_server_ts\":4")
+            .into();
         refused(&changed).await;
 
         let invite = room.invite(&world.y, |_| {});
@@ -177,15 +217,26 @@ fn who_is_not_there_or_wants_no_invites_gets_none() {
                 kind: "m.invite_permission_config".to_owned(),
                 content: raw(&json!({ "default_action": action })),
             };
-            let asked = world.hub.sessions().ask(&local("bob"), SessionCommand::Data(command)).await;
+            let asked = world
+                .hub
+                .sessions()
+                .ask(&local("bob"), SessionCommand::Data(command))
+                .await;
             asked.expect("set");
         };
         set("block").await;
         let outcome = deliver(&world, &room, &room.room_id, &invite, &state).await;
         is_refused(outcome, 403, "M_INVITE_BLOCKED");
         set("allow").await;
-        deliver(&world, &room, &room.room_id, &invite, &state).await.expect("allowed again");
-        world.hub.sessions().deactivate(&local("bob"), false).await.expect("there");
+        deliver(&world, &room, &room.room_id, &invite, &state)
+            .await
+            .expect("allowed again");
+        world
+            .hub
+            .sessions()
+            .deactivate(&local("bob"), false)
+            .await
+            .expect("there");
         let outcome = deliver(&world, &room, &room.room_id, &invite, &state).await;
         is_refused(outcome, 403, "M_FORBIDDEN");
     });
@@ -208,7 +259,13 @@ fn the_state_that_comes_along_must_be_the_rooms() {
         let stripped = json!({ "type": "m.room.create", "state_key": "", "sender": "@yves:y", "content": {} });
         refused(&[stripped]).await;
         // Of another room, or with another content than was signed.
-        let other = Remote::new(&World { hub: world.hub.clone(), y: Origin::new("q") }, "12");
+        let other = Remote::new(
+            &World {
+                hub: world.hub.clone(),
+                y: Origin::new("q"),
+            },
+            "12",
+        );
         refused(&[state[0].clone(), other.state()[1].clone()]).await;
         refused(&other.state()).await;
         let mut forged = state.clone();
@@ -224,7 +281,9 @@ fn the_state_that_comes_along_must_be_the_rooms() {
         let mut forged = old.state()[1].clone();
         forged["content"]["name"] = json!("Bank");
         let state = [stripped, forged, json!({ "type": 7 })];
-        deliver(&world, &old, &old.room_id, &invite, &state).await.expect("a good invite");
+        deliver(&world, &old, &old.room_id, &invite, &state)
+            .await
+            .expect("a good invite");
         let told = told(&world, &old.room_id).await;
         assert_eq!(
             told,
@@ -244,7 +303,14 @@ fn invites_to_a_room_that_we_are_in_come_as_events() {
         let levels = json!({ "users": { "@alice:x": 100 }, "invite": 0 });
         world.state(&room_id, "m.room.power_levels", "", &levels).await;
         let template = {
-            world.shake(&room_id, &super::world::remote("yves"), crate::flows::hosting::Step::Join).await.expect("public");
+            world
+                .shake(
+                    &room_id,
+                    &super::world::remote("yves"),
+                    crate::flows::hosting::Step::Join,
+                )
+                .await
+                .expect("public");
             let draft = crate::room::commands::Draft::state(
                 super::world::remote("yves"),
                 "m.room.member",
@@ -252,7 +318,9 @@ fn invites_to_a_room_that_we_are_in_come_as_events() {
                 raw(&json!({ "membership": "invite" })),
             );
             let (env, room) = (world.hub.env(), world.view(&room_id).await);
-            crate::room::export::template::unsigned(env, &room, &draft).await.expect("allowed")
+            crate::room::export::template::unsigned(env, &room, &draft)
+                .await
+                .expect("allowed")
         };
         let (id, pdu) = world.sign_value(&serde_json::to_value(&template).expect("JSON"), "10");
         let event = raw(&pdu);
@@ -267,8 +335,14 @@ fn invites_to_a_room_that_we_are_in_come_as_events() {
         let signed = receive(&world.hub, invitation(y())).await.expect("a good invite");
         assert!(signed.contains_key("signatures"));
         assert_eq!(world.view(&room_id).await.membership(&local("bob")), "leave", "not yet");
-        is_refused(receive(&world.hub, invitation(server_name!("z"))).await, 400, "M_INVALID_PARAM");
-        world.state(&room_id, "m.room.server_acl", "", &json!({ "allow": ["x"] })).await;
+        is_refused(
+            receive(&world.hub, invitation(server_name!("z"))).await,
+            400,
+            "M_INVALID_PARAM",
+        );
+        world
+            .state(&room_id, "m.room.server_acl", "", &json!({ "allow": ["x"] }))
+            .await;
         is_refused(receive(&world.hub, invitation(y())).await, 403, "M_FORBIDDEN");
     });
 }

@@ -1,13 +1,16 @@
 //! `make_join` and `send_join`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use ruma::canonical_json::CanonicalJsonValue;
-use ruma::{RoomVersionId, room_id};
+use ruma::{OwnedUserId, RoomVersionId, room_id, server_name};
 use serde_json::{Value, json};
 
 use super::world::{World, is_refused, local, read, remote, with_world, y};
-use crate::flows::hosting::{Asked, Step, Template, join, make};
+use crate::flows::hosting::{Asked, Sent, Step, Template, join, make, send};
+use crate::room::rules::rules_of;
+use crate::stream::fact::FactKind;
 use ::rules::testing::Origin;
 
 fn kinds(pdus: &Value) -> BTreeSet<(String, String)> {
@@ -322,5 +325,57 @@ fn the_rules_are_asked_again_when_the_join_comes() {
             .await;
         let (id, pdu) = world.sign(&template);
         is_refused(world.send(&room_id, (&id, &pdu), Step::Join).await, 403, "M_FORBIDDEN");
+    });
+}
+
+#[test]
+fn the_rooms_other_servers_get_it_from_us() {
+    with_world(|world| async move {
+        let room_id = world.room("11", "public_chat").await;
+        world
+            .shake(&room_id, &remote("yves"), Step::Join)
+            .await
+            .expect("public");
+        let mut facts = world.hub.env().journal.subscribe();
+        // Server `z` comes in, and later leaves.
+        let z = Origin::new("z");
+        world.know(&z).await;
+        let zoe: OwnedUserId = "@zoe:z".try_into().expect("a user id");
+        for step in [Step::Join, Step::Leave] {
+            let asked = Asked {
+                origin: server_name!("z"),
+                room_id: &room_id,
+                user: &zoe,
+                step,
+                versions: None,
+            };
+            let template = make(&world.hub, &asked).await.expect("public");
+            let event = serde_json::to_value(&template.event).expect("JSON");
+            let rules = rules_of("11").expect("supported");
+            let pdu = serde_json::to_value(z.sign(&event, &rules)).expect("JSON");
+            let id = World::id_of(&pdu, "11");
+            let raw = super::world::raw(&pdu);
+            let sent = Sent {
+                origin: server_name!("z"),
+                room_id: &room_id,
+                event_id: &id,
+                pdu: &raw,
+                step,
+            };
+            send(&world.hub, &sent).await.expect("well signed");
+            let told = loop {
+                let next = tokio::time::timeout(Duration::from_secs(10), facts.recv()).await;
+                let facts = next.expect("in time").expect("not lagging");
+                let ours = facts.iter().find_map(|fact| match &fact.kind {
+                    FactKind::Event { event, servers, .. } if event.pdu.event_id == id => Some(servers.clone()),
+                    _ => None,
+                });
+                if let Some(servers) = ours {
+                    break servers;
+                }
+            };
+            assert!(told.iter().any(|server| server == y()), "{step:?}: {told:?}");
+            assert!(!told.iter().any(|server| *server == world.hub.env().server_name));
+        }
     });
 }

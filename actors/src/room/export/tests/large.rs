@@ -11,6 +11,7 @@ use ruma::{OwnedRoomId, RoomId};
 use serde_json::{Value, json};
 
 use super::world::{read, y};
+use crate::flows::hosting::{Accepted, join};
 use crate::room::commit::tests::env;
 use crate::room::event::{Pdu, Status, StoredEvent};
 use crate::room::export::answers;
@@ -136,6 +137,10 @@ async fn import(store: &Store, room_id: &RoomId, pdus: Vec<Pdu>) {
     store.import(&rows).await.expect("stored");
 }
 
+fn len(value: &Value) -> usize {
+    value.as_array().expect("a list").len()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_state_of_a_large_room() {
     each_backend(|db| async move {
@@ -146,20 +151,54 @@ async fn the_state_of_a_large_room() {
             let begin = Instant::now();
             let ids = read(answers::state_ids(&env, y(), &room_id, &text.event_id).await);
             eprintln!("{:?}, {turn}: state_ids {:?}", store.backend(), begin.elapsed());
-            let len = |value: &Value| value.as_array().map(Vec::len);
-            assert_eq!(len(&ids["pdu_ids"]), Some(MEMBERS + 4));
+            assert_eq!(len(&ids["pdu_ids"]), MEMBERS + 4);
             // Create, levels, rules, the inviter and all invites; nobody names the joins.
-            assert_eq!(len(&ids["auth_chain_ids"]), Some(MEMBERS + 4));
+            assert_eq!(len(&ids["auth_chain_ids"]), MEMBERS + 4);
             let begin = Instant::now();
-            let answer = answers::state(&env, y(), &room_id, &text.event_id)
-                .await
-                .expect("an answer");
-            let bytes: usize = answer.pieces().map(|piece| piece.len()).sum();
+            let answer = answers::state(&env, y(), &room_id, &text.event_id).await;
+            let bytes: usize = answer.expect("an answer").pieces().map(|piece| piece.len()).sum();
             eprintln!(
                 "{:?}, {turn}: state {:?}, {bytes} bytes",
                 store.backend(),
                 begin.elapsed()
             );
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_to_a_large_room() {
+    each_backend(|db| async move {
+        let store = db.store().await;
+        let (room_id, text) = store_room(&store).await;
+        let env = env(store.clone(), 22).await;
+        let before = env.rooms.view(&room_id).await.expect("readable").expect("there");
+        let event = env
+            .rooms
+            .event_by_id(&text.event_id)
+            .await
+            .expect("readable")
+            .expect("there");
+        let accepted = Accepted { before, event };
+        for (omit, state, chain) in [(false, MEMBERS + 4, MEMBERS + 4), (true, 9, 5)] {
+            let begin = Instant::now();
+            let answer = join(&env, &accepted, omit).await;
+            let bytes = answer.expect("an answer").into_bytes();
+            eprintln!(
+                "{:?}: join, omit {omit}: {:?}, {} bytes",
+                store.backend(),
+                begin.elapsed(),
+                bytes.len()
+            );
+            let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
+            // Without members: create, levels, rules and the five whom the room is named after, and the sender.
+            assert_eq!(
+                (len(&answer["state"]), len(&answer["auth_chain"])),
+                (state, chain),
+                "omit {omit}"
+            );
+            assert_eq!(answer["servers_in_room"], json!(["x", "y", "z"]));
         }
     })
     .await;
