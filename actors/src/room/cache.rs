@@ -12,16 +12,17 @@ use entities::event;
 use entities::ids::{EventNid, RoomNid, StateGroupId};
 use entities::store::Store;
 use moka::sync::Cache;
-use ruma::room_version_rules::RoomVersionRules;
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId};
 
 use super::event::StoredEvent;
 use super::keys::StateKeys;
+use super::load;
+pub use super::name::RoomName;
+use super::name::decode;
 use super::plan::Published;
 use super::snapshot::{RoomSnapshot, StateKey};
 use super::state_group::{self, Chain, FullMap};
 use super::typing::Typing;
-use super::{load, parse, rules};
 use crate::cache::ViewCache;
 use crate::cpu::{Class, Cpu};
 use crate::error::{DomainError, Outcome};
@@ -36,19 +37,6 @@ const ROOM_NAMES: u64 = 100_000;
 
 /// Newer state events of one key that are looked at when an older one is pruned.
 const SUCCESSORS: u32 = 100;
-
-/// What never changes about a room.
-#[derive(Clone, Debug)]
-pub struct RoomName {
-    /// Its number.
-    pub nid: RoomNid,
-    /// Its id.
-    pub room_id: OwnedRoomId,
-    /// Its version.
-    pub version: RoomVersionId,
-    /// The version's rules.
-    pub rules: Arc<RoomVersionRules>,
-}
 
 /// A decoded state group.
 pub type StateMap = (FullMap, Chain);
@@ -484,42 +472,4 @@ impl RoomCache {
         let events = self.events(&nids).await?;
         Ok(wanted.into_iter().map(|nid| events.get(&nid?).cloned()).collect())
     }
-}
-
-impl RoomName {
-    fn of(room: &RoomSnapshot) -> Self {
-        Self {
-            nid: room.nid,
-            room_id: room.room_id.clone(),
-            version: room.version.clone(),
-            rules: room.rules.clone(),
-        }
-    }
-
-    /// From the room's row.
-    ///
-    /// # Errors
-    /// `Internal` when the row names no room or no version this server knows.
-    pub fn from_row(row: &entities::room::Model) -> Outcome<Self> {
-        let broken = |what: &str| DomainError::internal(format!("room {}: {what}", row.nid));
-        Ok(Self {
-            nid: RoomNid(row.nid),
-            room_id: RoomId::parse(row.room_id.as_str()).map_err(|_| broken("bad room id"))?,
-            version: RoomVersionId::try_from(row.version.as_str()).map_err(|_| broken("bad version"))?,
-            rules: rules::rules_of(&row.version).ok_or_else(|| broken("unknown version"))?,
-        })
-    }
-}
-
-fn decode(rows: &[event::Model], names: &HashMap<RoomNid, Arc<RoomName>>) -> Outcome<Vec<Arc<StoredEvent>>> {
-    let one = |row: &event::Model| {
-        let broken = |e: String| DomainError::internal(format!("event {}: {e}", row.event_id));
-        let name = names
-            .get(&RoomNid(row.room_nid))
-            .ok_or_else(|| broken("unknown room".to_owned()))?;
-        parse::from_row(row, &name.room_id, &name.rules)
-            .map(Arc::new)
-            .map_err(|e| broken(e.to_string()))
-    };
-    rows.iter().map(one).collect()
 }

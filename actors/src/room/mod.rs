@@ -17,6 +17,7 @@ mod keys;
 mod load;
 mod members;
 pub mod membership;
+mod name;
 mod outside;
 pub mod plan;
 pub mod read;
