@@ -13,8 +13,10 @@ use crate::clock::Clock;
 use crate::cpu::Cpu;
 use crate::error::Outcome;
 use crate::failpoint::Failpoints;
+use crate::flows::alias::Aliases;
 use crate::flows::ingest::Ingests;
 use crate::flows::profile::Spreading;
+use crate::flows::remote::Entries;
 use crate::flows::transaction::Gate;
 use crate::flows::upgrade::Turns;
 use crate::key::ServerKey;
@@ -120,6 +122,10 @@ pub struct Env {
     pub gate: Gate,
     /// Rooms whose staged events are worked on.
     pub ingests: Ingests,
+    /// Where aliases of other servers lead.
+    pub aliases: Aliases,
+    /// Rooms of other servers that are being joined.
+    pub entering: Entries,
 }
 
 /// What [`Env::open`] builds from.
@@ -206,6 +212,8 @@ impl Env {
             outbound: Outbound::new(settings.outbound.clone(), tools),
             wire,
             keyring,
+            aliases: Aliases::default(),
+            entering: Entries::default(),
             key,
             upgrading: Turns::default(),
             gate: Gate::default(),

@@ -97,6 +97,7 @@ impl Hub {
         flows::profile::resume(&hub).await?;
         flows::upgrade::resume(&hub).await?;
         flows::ingest::resume(&hub).await?;
+        flows::remote::unfinished::start(&hub);
         Ok(hub)
     }
 

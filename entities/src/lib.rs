@@ -43,6 +43,7 @@ pub mod registration_token;
 pub mod remote_cross_signing_key;
 pub mod remote_device;
 pub mod remote_device_list;
+pub mod remote_join;
 pub mod room;
 pub mod room_alias;
 pub mod room_head;

@@ -77,6 +77,7 @@ fn entities() -> BTreeMap<String, Columns> {
         remote_cross_signing_key,
         remote_device,
         remote_device_list,
+        remote_join,
         room,
         room_alias,
         room_head,

@@ -20,6 +20,7 @@ const FILES: &[(&str, &str)] = &[
     ("m0006_federation", include_str!("sql/m0006_federation.sql")),
     ("m0007_history", include_str!("sql/m0007_history.sql")),
     ("m0010_unfinished", include_str!("sql/m0010_unfinished.sql")),
+    ("m0011_remote_join", include_str!("sql/m0011_remote_join.sql")),
 ];
 
 /// Why the schema could not be brought up to date; the text is for the operator.

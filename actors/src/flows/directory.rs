@@ -9,7 +9,7 @@ use entities::room_alias;
 use ruma::{OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, UserId};
 use serde_json::{Map, Value};
 
-use super::membership::resolve_alias;
+use super::alias::{self, Target};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
@@ -36,11 +36,10 @@ pub struct Asker<'a> {
 /// The room of an alias, and the servers that are in it.
 ///
 /// # Errors
-/// `M_NOT_FOUND`.
+/// As [`alias::resolve`].
 pub async fn look_up(hub: &Hub, alias: &RoomAliasId) -> Outcome<(OwnedRoomId, Vec<OwnedServerName>)> {
-    let room_id = resolve_alias(hub, alias).await?;
-    let room = hub.rooms().view(&room_id).await?;
-    Ok((room_id, servers(hub.env(), room.as_deref())))
+    let Target { room_id, servers } = alias::resolve(hub, alias).await?;
+    Ok((room_id, servers))
 }
 
 /// The servers in a room, this one first.

@@ -9,7 +9,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::membership::{self, Change};
-use super::not_federated;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
@@ -160,7 +159,6 @@ async fn member(hub: &Hub, ask: &StateAsk<'_>, content: &RawValue) -> Outcome<()
     let content: Content =
         serde_json::from_str(content.get()).map_err(|e| DomainError::bad_json(format!("m.room.member: {e}")))?;
     match content.membership.as_deref() {
-        Some("invite") if !hub.env().is_local(target) => Err(not_federated(&format!("cannot invite {target}"))),
         Some("invite") => invite(hub.env(), target).await,
         Some("join") if ask.is_guest => {
             let room = hub.rooms().view(ask.room_id).await?;
@@ -209,7 +207,7 @@ async fn canonical_alias(hub: &Hub, room_id: &RoomId, content: &RawValue) -> Out
         match membership::resolve_alias(hub, parsed).await {
             Ok(found) if found == room_id => {}
             Ok(_) => return Err(bad("leads to another room")),
-            Err(DomainError::Matrix { .. }) => return Err(bad("does not exist")),
+            Err(DomainError::Matrix { status: 404, .. }) => return Err(bad("does not exist")),
             Err(error) => return Err(error),
         }
     }

@@ -1,12 +1,20 @@
 //! Joins, leaves, invites, kicks, bans and knocks of local users.
 
-use ruma::{OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId, UserId};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{not_federated, profiles};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId, UserId};
+
+use super::remote::{self, candidates::Hints};
+use super::{alias, profiles};
 use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
+use crate::room::commands::Draft;
 use crate::room::membership::{self, Action, Ask};
 use crate::room::snapshot::RoomSnapshot;
+
+/// How long a user waits while somebody else of this server joins the same room.
+const TURN: Duration = Duration::from_secs(100);
 
 /// A change of membership that a local user asks for.
 #[derive(Clone, Copy, Debug)]
@@ -21,19 +29,34 @@ pub struct Change<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// Does what is asked in a room that this server is in.
+/// Does what is asked. A room that this server is not in can only be left.
 ///
 /// # Errors
-/// `M_FORBIDDEN` with the reason; `M_NOT_FOUND` for unknown rooms (`M_FORBIDDEN` where the endpoint must not tell).
+/// `M_FORBIDDEN` with the reason; what another server says that has to agree.
 pub async fn change(hub: &Hub, change: &Change<'_>, action: Action) -> Outcome<()> {
     let env = hub.env();
-    let Some(room) = hub.rooms().view(change.room_id).await? else {
+    let room = hub.rooms().view(change.room_id).await?;
+    if action == Action::Leave
+        && let Some(pending) = remote::pending(env, change.sender, change.room_id, room.as_deref()).await?
+    {
+        return remote::leave::leave(hub, change.room_id, change.sender, &pending, change.reason).await;
+    }
+    let Some(room) = room else {
         return Err(DomainError::forbidden(format!("you are not in {}", change.room_id)));
     };
-    if matches!(action, Action::Invite { .. }) && !env.is_local(change.target) && room.is_joined(change.sender) {
-        return Err(not_federated(&format!("cannot invite {}", change.target)));
-    }
     apply(hub, &room, change, action).await
+}
+
+/// Sends a state event; an invite of another server's user is signed by that server first.
+///
+/// # Errors
+/// As `Rooms::send` and [`remote::invite::send`].
+pub async fn send_state(hub: &Hub, room_id: &RoomId, draft: Draft) -> Outcome<OwnedEventId> {
+    if remote::invite::is_remote_invite(&draft, &hub.env().server_name) {
+        remote::invite::send(hub, room_id, &draft).await
+    } else {
+        hub.rooms().send(room_id, draft).await
+    }
 }
 
 async fn apply(hub: &Hub, room: &RoomSnapshot, change: &Change<'_>, action: Action) -> Outcome<()> {
@@ -55,7 +78,7 @@ async fn apply(hub: &Hub, room: &RoomSnapshot, change: &Change<'_>, action: Acti
         profile: &profile,
     };
     match membership::draft(room, &ask, &env.server_name)? {
-        Some(draft) => hub.rooms().send(change.room_id, draft).await.map(|_| ()),
+        Some(draft) => send_state(hub, change.room_id, draft).await.map(|_| ()),
         None => Ok(()),
     }
 }
@@ -63,7 +86,7 @@ async fn apply(hub: &Hub, room: &RoomSnapshot, change: &Change<'_>, action: Acti
 /// Joins a room by id or alias. `via` names servers to go through for rooms this server is not in.
 ///
 /// # Errors
-/// `M_FORBIDDEN` when the user may not join; `M_NOT_FOUND` for unknown aliases and rooms.
+/// `M_FORBIDDEN` when the user may not join; `M_NOT_FOUND` for unknown aliases and rooms; what other servers say.
 pub async fn join(
     hub: &Hub,
     user: &UserId,
@@ -71,16 +94,23 @@ pub async fn join(
     via: &[OwnedServerName],
     reason: Option<&str>,
 ) -> Outcome<OwnedRoomId> {
-    let (room, room_id) = find(hub, target, via).await?;
-    let allowed = is_allowed(hub, &room, user).await?;
-    let change = Change {
-        room_id: &room_id,
-        sender: user,
-        target: user,
+    let goal = Goal::of(hub, target, via).await?;
+    if goal.join_here(hub, user, reason).await? {
+        return Ok(goal.room_id);
+    }
+    let _turn = hub.env().entering.take(&goal.room_id, TURN).await?;
+    // Somebody else may have brought the room here meanwhile.
+    if goal.join_here(hub, user, reason).await? {
+        return Ok(goal.room_id);
+    }
+    let joining = remote::join::Joining {
+        room_id: &goal.room_id,
+        user,
         reason,
+        servers: &goal.servers(hub, user).await?,
     };
-    apply(hub, &room, &change, Action::Join { allowed }).await?;
-    Ok(room_id)
+    remote::join::join(hub, &joining).await?;
+    Ok(goal.room_id)
 }
 
 /// Knocks on a room by id or alias.
@@ -94,54 +124,99 @@ pub async fn knock(
     via: &[OwnedServerName],
     reason: Option<&str>,
 ) -> Outcome<OwnedRoomId> {
-    let (room, room_id) = find(hub, target, via).await?;
-    let change = Change {
-        room_id: &room_id,
-        sender: user,
-        target: user,
-        reason,
-    };
-    apply(hub, &room, &change, Action::Knock).await?;
-    Ok(room_id)
+    let goal = Goal::of(hub, target, via).await?;
+    match goal.here(hub).await? {
+        Some(room) => {
+            let change = Change {
+                room_id: &goal.room_id,
+                sender: user,
+                target: user,
+                reason,
+            };
+            apply(hub, &room, &change, Action::Knock).await?;
+        }
+        None => {
+            let servers = goal.servers(hub, user).await?;
+            remote::knock::knock(hub, &goal.room_id, user, reason, &servers).await?;
+        }
+    }
+    Ok(goal.room_id)
 }
 
-/// The room that an id or alias names.
-async fn find(
-    hub: &Hub,
-    target: &RoomOrAliasId,
-    via: &[OwnedServerName],
-) -> Outcome<(std::sync::Arc<RoomSnapshot>, OwnedRoomId)> {
-    let env = hub.env();
-    let room_id = match <&RoomAliasId>::try_from(target) {
-        Ok(alias) => resolve_alias(hub, alias).await?,
-        Err(_) => RoomId::parse(target.as_str()).map_err(|e| DomainError::invalid_param(format!("room id: {e}")))?,
-    };
-    let room = hub.rooms().view(&room_id).await?;
-    // Where nobody is left on any server, what this one knows of the room is all there is.
-    let here = room.filter(|room| room.joined_servers.is_empty() || room.joined_servers.contains(&env.server_name));
-    let elsewhere = || match room_id.server_name() {
-        Some(server) if server != env.server_name => true,
-        _ => via.iter().any(|server| *server != env.server_name),
-    };
-    match here {
-        Some(room) => Ok((room, room_id)),
-        None if elsewhere() => Err(not_federated(&format!("{room_id} is on other servers"))),
-        None => Err(DomainError::not_found(format!("there is no room {room_id}"))),
+/// A room that somebody wants to enter.
+struct Goal {
+    room_id: OwnedRoomId,
+    /// Servers that the user or the alias names.
+    named: Vec<OwnedServerName>,
+}
+
+impl Goal {
+    async fn of(hub: &Hub, target: &RoomOrAliasId, via: &[OwnedServerName]) -> Outcome<Self> {
+        let mut named = via.to_vec();
+        let room_id = match <&RoomAliasId>::try_from(target) {
+            Ok(alias) => {
+                let target = alias::resolve(hub, alias).await?;
+                named.extend(target.servers);
+                target.room_id
+            }
+            Err(_) => {
+                RoomId::parse(target.as_str()).map_err(|e| DomainError::invalid_param(format!("room id: {e}")))?
+            }
+        };
+        Ok(Self { room_id, named })
+    }
+
+    /// The room, if this server has a say in it.
+    async fn here(&self, hub: &Hub) -> Outcome<Option<Arc<RoomSnapshot>>> {
+        let room = hub.rooms().view(&self.room_id).await?;
+        Ok(room.filter(|room| remote::is_here(room, &hub.env().server_name)))
+    }
+
+    /// Joins, if that takes no other server. Answers whether it was done.
+    async fn join_here(&self, hub: &Hub, user: &UserId, reason: Option<&str>) -> Outcome<bool> {
+        let Some(room) = self.here(hub).await? else {
+            return Ok(false);
+        };
+        let allowed = is_allowed(hub, &room, user).await?;
+        if allowed && membership::needs_other_server(&room, user, &hub.env().server_name) {
+            return Ok(false);
+        }
+        let change = Change {
+            room_id: &self.room_id,
+            sender: user,
+            target: user,
+            reason,
+        };
+        apply(hub, &room, &change, Action::Join { allowed }).await?;
+        Ok(true)
+    }
+
+    /// The servers to go through.
+    async fn servers(&self, hub: &Hub, user: &UserId) -> Outcome<Vec<OwnedServerName>> {
+        let room = hub.rooms().view(&self.room_id).await?;
+        let pending = remote::pending(hub.env(), user, &self.room_id, room.as_deref()).await?;
+        let mut named = self.named.clone();
+        if let Some(room) = &room
+            && remote::is_here(room, &hub.env().server_name)
+        {
+            // This server is in the room, but nobody here may let the user in.
+            named = remote::candidates::inviting(room);
+        }
+        let hints = Hints {
+            named: &named,
+            pending: pending.as_ref(),
+            known: room.as_deref(),
+        };
+        Ok(remote::candidates::servers(hub, &self.room_id, &hints))
     }
 }
 
-/// The room of a local alias.
+/// The room of an alias.
 ///
 /// # Errors
-/// `M_NOT_FOUND` for unknown aliases.
+/// As [`alias::resolve`].
 pub async fn resolve_alias(hub: &Hub, alias: &RoomAliasId) -> Outcome<OwnedRoomId> {
-    let env = hub.env();
-    if alias.server_name() != env.server_name {
-        return Err(not_federated(&format!("{alias} belongs to another server")));
-    }
-    let row = env.store.alias(alias.as_str()).await?;
-    let row = row.ok_or_else(|| DomainError::not_found(format!("there is no room alias {alias}")))?;
-    RoomId::parse(row.room_id).map_err(|e| DomainError::internal(format!("{alias}: {e}")))
+    Ok(alias::resolve(hub, alias).await?.room_id)
 }
 
 /// Whether the user is in one of the rooms whose members may join this one.

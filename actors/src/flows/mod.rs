@@ -1,6 +1,7 @@
 //! Operations over several rooms, tables or servers. Plain async functions over the [`Hub`](crate::hub::Hub): they hold no
 //! state, and each step can be repeated.
 
+pub mod alias;
 pub mod create_room;
 pub mod deactivate;
 pub mod directory;
@@ -9,6 +10,7 @@ pub mod hosting;
 pub mod ingest;
 pub mod membership;
 pub mod profile;
+pub mod remote;
 pub mod remote_devices;
 pub mod remote_keys;
 pub mod remote_profile;

@@ -65,7 +65,7 @@ fn raw(value: &Value) -> Box<serde_json::value::RawValue> {
     serde_json::value::to_raw_value(value).expect("serializes")
 }
 
-async fn made(hub: &Hub, more: Value) -> Outcome<OwnedRoomId> {
+async fn made(hub: &Arc<Hub>, more: Value) -> Outcome<OwnedRoomId> {
     let mut request = Request::new();
     request.preset = more["preset"].as_str().map(Into::into);
     request.room_version = more["room_version"]
@@ -115,7 +115,11 @@ fn rooms_are_made_found_joined_and_left() {
         assert_eq!(joined(&hub, "bob", "#cats:x").await.expect("in it already"), room);
         assert_eq!(code(joined(&hub, "bob", "#dogs:x").await), "M_NOT_FOUND");
         assert_eq!(code(joined(&hub, "bob", "!nowhere:x").await), "M_NOT_FOUND");
-        assert_eq!(code(joined(&hub, "bob", "!nowhere:y").await), "M_UNKNOWN");
+        assert_eq!(
+            code(joined(&hub, "bob", "!nowhere:y").await),
+            "M_FORBIDDEN",
+            "this hub talks to nobody"
+        );
         assert_eq!(state(&hub, &room, "m.room.canonical_alias").await["alias"], "#cats:x");
         let feed = hub.env().feeds.open(&user("bob"), 0);
         let since = hub.env().visible();

@@ -51,6 +51,8 @@ pub struct NewRoom {
     pub create: Create,
     /// Its alias, also in `create`.
     pub alias: Option<OwnedRoomAliasId>,
+    /// Invites that other servers have to sign: for when the room is there.
+    pub invites: Vec<Draft>,
 }
 
 /// Builds a new room.
@@ -78,7 +80,8 @@ pub fn build(options: &Options<'_>) -> Outcome<NewRoom> {
     let alias = builder.alias()?;
     let mut drafts = builder.basics(alias.as_deref())?;
     drafts.extend(builder.wishes()?);
-    drafts.extend(builder.invitations());
+    let (own, invites) = builder.invitations();
+    drafts.extend(own);
     if drafts.len() > MAX_EVENTS {
         return Err(DomainError::too_large(format!(
             "a new room may have at most {MAX_EVENTS} events"
@@ -95,7 +98,12 @@ pub fn build(options: &Options<'_>) -> Outcome<NewRoom> {
         aliases,
         published: request.visibility == Visibility::Public,
     };
-    Ok(NewRoom { room_id, create, alias })
+    Ok(NewRoom {
+        room_id,
+        create,
+        alias,
+        invites,
+    })
 }
 
 fn preset(request: &Request) -> RoomPreset {
@@ -283,7 +291,8 @@ impl Builder<'_> {
         Ok(drafts)
     }
 
-    fn invitations(&self) -> Vec<Draft> {
+    /// Those of this server's users, and those of others.
+    fn invitations(&self) -> (Vec<Draft>, Vec<Draft>) {
         let invite = |user: &OwnedUserId| {
             let mut content = self.member(user, "invite");
             if self.options.request.is_direct {
@@ -291,7 +300,12 @@ impl Builder<'_> {
             }
             self.state_at("m.room.member", user.as_str(), &content)
         };
-        self.invites.iter().map(invite).collect()
+        let (own, others): (Vec<_>, Vec<_>) =
+            (self.invites.iter()).partition(|user| user.server_name() == self.options.origin.server);
+        (
+            own.into_iter().map(invite).collect(),
+            others.into_iter().map(invite).collect(),
+        )
     }
 
     fn member(&self, user: &OwnedUserId, membership: &str) -> Value {

@@ -232,6 +232,14 @@ pub fn allowing_rooms(room: &RoomSnapshot) -> Option<BTreeSet<OwnedRoomId>> {
     })
 }
 
+/// Whether somebody who is in one of the [`allowing_rooms`] can only be let in by another server: the rules ask for a user
+/// who may invite, and this server has none.
+#[must_use]
+pub fn needs_other_server(room: &RoomSnapshot, user: &UserId, server: &ServerName) -> bool {
+    let enters = !matches!(standing(room, user), Some("join" | "invite" | "ban"));
+    enters && allowing_rooms(room).is_some() && authorizer(room, server).is_none()
+}
+
 /// The user of this server in whose name a restricted join is authorized, where it needs to be.
 fn join_authorizer(
     room: &RoomSnapshot,

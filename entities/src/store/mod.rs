@@ -58,6 +58,7 @@ mod media;
 mod peer;
 pub mod relation;
 pub mod remote_devices;
+mod remote_join;
 mod room;
 pub mod rows;
 mod run;

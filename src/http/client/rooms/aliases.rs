@@ -16,6 +16,7 @@ use super::active;
 use crate::http::auth::Policy;
 use crate::http::context::{Ctx, PathPrefix, RawRequest};
 use crate::http::endpoint::Table;
+use crate::http::limits::Class;
 use crate::http::reply::Reply;
 
 pub(super) fn routes(table: &mut Table) {
@@ -24,7 +25,7 @@ pub(super) fn routes(table: &mut Table) {
         "/_matrix/client/r0/directory/room/{room_alias}",
         "/_matrix/client/v3/directory/room/{room_alias}",
     ] {
-        table.raw(Method::GET, path, Policy::Open, get);
+        table.raw(Method::GET, path, Policy::Open, get).limit(Class::Default);
         table.raw(Method::PUT, path, Policy::User, put);
         table.raw(Method::DELETE, path, Policy::User, delete);
     }
@@ -35,6 +36,7 @@ pub(super) fn routes(table: &mut Table) {
             Policy::Open,
             get,
         )
+        .limit(Class::Default)
         .also("/_matrix/client/v3/directory/room/alias/{room_alias}");
     table
         .raw(

@@ -1,5 +1,7 @@
 //! Joining, leaving, inviting and the rest (client-server API, "Room membership").
 
+use std::time::Duration;
+
 use actors::error::{DomainError, Outcome};
 use actors::flows::guard;
 use actors::flows::membership::{self, Change};
@@ -17,19 +19,31 @@ use crate::http::endpoint::Table;
 use crate::http::limits::Class;
 use crate::http::reply::Reply;
 
+/// Other servers are asked one after the other, and one of them tells the whole room.
+const JOIN_DEADLINE: Duration = Duration::from_secs(130);
+/// Another server may have to agree.
+const AGREED_DEADLINE: Duration = Duration::from_secs(70);
+
 pub(super) fn routes(table: &mut Table) {
     table
         .guest::<join_room_by_id_or_alias::v3::Request, _>(join)
         .limit(Class::Join)
+        .deadline(JOIN_DEADLINE)
         .also("/_matrix/client/r0/rooms/{room_id}/join")
         .also("/_matrix/client/v3/rooms/{room_id}/join");
     table
         .user::<knock_room::v3::Request, _>(knock)
         .limit(Class::Join)
+        .deadline(AGREED_DEADLINE)
         .also("/_matrix/client/r0/knock/{room_id_or_alias}");
-    table.guest::<leave_room::v3::Request, _>(leave);
+    table
+        .guest::<leave_room::v3::Request, _>(leave)
+        .deadline(AGREED_DEADLINE);
     table.user::<forget_room::v3::Request, _>(forget);
-    table.user::<invite_user::v3::Request, _>(invite).limit(Class::Invite);
+    table
+        .user::<invite_user::v3::Request, _>(invite)
+        .limit(Class::Invite)
+        .deadline(AGREED_DEADLINE);
     table.user::<kick_user::v3::Request, _>(kick);
     table.user::<ban_user::v3::Request, _>(ban);
     table.user::<unban_user::v3::Request, _>(unban);

@@ -1,7 +1,9 @@
 //! Sending events (client-server API, "Sending events to a room").
 
+use std::time::Duration;
+
 use actors::error::{DomainError, Outcome};
-use actors::flows::guard;
+use actors::flows::{guard, membership};
 use actors::room::commands::Draft;
 use actors::session::identity::Identity;
 use http::Method;
@@ -19,6 +21,9 @@ use crate::http::limits::Class;
 use crate::http::reply::Reply;
 use crate::http::ruma::require_object;
 
+/// An invite may wait for the server of who is invited.
+const STATE_DEADLINE: Duration = Duration::from_secs(70);
+
 pub(super) fn routes(table: &mut Table) {
     table
         .guest::<send_message_event::v3::Request, _>(send)
@@ -26,6 +31,7 @@ pub(super) fn routes(table: &mut Table) {
     table
         .guest::<send_state_event::v3::Request, _>(set_state)
         .limit(Class::Message)
+        .deadline(STATE_DEADLINE)
         .also("/_matrix/client/r0/rooms/{room_id}/state/{event_type}")
         .also("/_matrix/client/v3/rooms/{room_id}/state/{event_type}");
     for path in [
@@ -96,7 +102,7 @@ async fn put_state(
     guard::state(&ctx.hub, &ask, &content).await?;
     let mut draft = Draft::state(identity.user_id.clone(), kind, state_key, content);
     draft.origin_server_ts = chosen_time(identity, time);
-    let event_id = ctx.hub.rooms().send(room_id, draft).await?;
+    let event_id = membership::send_state(&ctx.hub, room_id, draft).await?;
     if kind == "m.room.guest_access" && state_key.is_empty() {
         guard::remove_guests(&ctx.hub, room_id).await?;
     }
