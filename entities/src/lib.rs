@@ -40,6 +40,7 @@ pub mod pusher;
 pub mod receipt;
 pub mod refresh_token;
 pub mod registration_token;
+pub mod relayed_event;
 pub mod remote_cross_signing_key;
 pub mod remote_device;
 pub mod remote_device_list;

@@ -8,9 +8,10 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub pos: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
     pub server_name: String,
     pub edu_type: String,
-    /// The EDU's `content`.
+    /// What its content is made of.
     pub json: String,
 }
 

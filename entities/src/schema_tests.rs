@@ -74,6 +74,7 @@ fn entities() -> BTreeMap<String, Columns> {
         receipt,
         refresh_token,
         registration_token,
+        relayed_event,
         remote_cross_signing_key,
         remote_device,
         remote_device_list,

@@ -19,6 +19,7 @@ const FILES: &[(&str, &str)] = &[
     ("m0005_media", include_str!("sql/m0005_media.sql")),
     ("m0006_federation", include_str!("sql/m0006_federation.sql")),
     ("m0007_history", include_str!("sql/m0007_history.sql")),
+    ("m0008_outbound", include_str!("sql/m0008_outbound.sql")),
     ("m0010_unfinished", include_str!("sql/m0010_unfinished.sql")),
     ("m0011_remote_join", include_str!("sql/m0011_remote_join.sql")),
 ];

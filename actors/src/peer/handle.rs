@@ -1,20 +1,23 @@
 //! The way to other servers: every outgoing request passes here.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use federation::client::Signing;
 use ruma::api::path_builder::SinglePath;
 use ruma::api::{Metadata, OutgoingRequest};
 use ruma::{OwnedServerName, ServerName};
+use tokio::sync::{mpsc, oneshot};
 
 use super::edu::TransientEdu;
 use super::health::Sign;
 use super::kind::{PeerCommand, PeerKind};
+use super::outbound::{self, Order};
 use super::transport::{Answer, Transport, WireError, WireRequest, WireResponse};
-use super::view::{PeerView, Views};
-use super::{ledger, typed};
+use super::view::PeerView;
+use super::views::Views;
+use super::{sender, typed};
 use crate::clock::Millis;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
@@ -36,6 +39,10 @@ pub struct Shared {
     /// The servers in memory.
     pub views: Views,
     transport: Arc<dyn Transport>,
+    /// No transaction of an earlier process has an id that begins like this.
+    ids: String,
+    last_id: AtomicU64,
+    stopping: AtomicBool,
 }
 
 impl Shared {
@@ -56,16 +63,37 @@ impl Shared {
             .ok_or_else(|| DomainError::internal("a server was not opened"))
     }
 
-    /// One request, whose outcome is noted.
-    pub(super) async fn exchange(&self, view: &PeerView, request: WireRequest) -> Result<WireResponse, WireError> {
+    /// The id of a new transaction.
+    pub(super) fn transaction_id(&self) -> String {
+        format!("{}{}", self.ids, self.last_id.fetch_add(1, Relaxed))
+    }
+
+    /// Whether nothing new is to be sent.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    /// Nothing new is sent from now on.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+
+    /// One request, whose outcome is noted as `sign` reads it.
+    pub(super) async fn exchange(
+        &self,
+        view: &PeerView,
+        request: WireRequest,
+        sign: impl FnOnce(&Result<WireResponse, WireError>) -> Sign,
+    ) -> Result<WireResponse, WireError> {
         let sent = self.transport.send(view.server(), request);
-        self.noted(view, sent).await
+        self.noted(view, sent, sign).await
     }
 
     async fn noted<T>(
         &self,
         view: &PeerView,
         sent: impl Future<Output = Result<T, WireError>>,
+        sign: impl FnOnce(&Result<T, WireError>) -> Sign,
     ) -> Result<T, WireError> {
         let began = self.now();
         view.figures.in_flight.fetch_add(1, Relaxed);
@@ -74,13 +102,33 @@ impl Shared {
         if let Err(error) = &outcome {
             tracing::debug!(server = %view.server(), %error, "a request to a server failed");
         }
-        view.note(Sign::of(&outcome), began, self.now(), self.env.rng.below(1_001));
+        view.note(sign(&outcome), began, self.now(), self.env.rng.below(1_001));
         outcome
     }
 
-    /// Forgets the pause of a server.
-    pub(super) fn reset(&self, view: &PeerView) {
+    pub(super) fn tell_edu(self: &Arc<Self>, servers: &[OwnedServerName], edu: &TransientEdu) {
+        let now = self.now();
+        for server in servers.iter().filter(|server| **server != self.env.server_name) {
+            let view = self.views.get_or_new(server);
+            view.push_edu(edu.clone(), now);
+            if edu.is_urgent() {
+                sender::kick(self, &view);
+            }
+        }
+    }
+
+    pub(super) fn wake(self: &Arc<Self>, server: &ServerName) {
+        if *server != self.env.server_name {
+            let view = self.views.get_or_new(server);
+            view.want(self.now());
+            sender::kick(self, &view);
+        }
+    }
+
+    /// Forgets the pause of a server and sends what waits for it.
+    pub(super) fn reset(self: &Arc<Self>, view: &Arc<PeerView>) {
         view.reset(self.now());
+        sender::kick(self, view);
     }
 }
 
@@ -89,6 +137,7 @@ impl Shared {
 pub struct Peers {
     shared: Arc<Shared>,
     actors: Handle<PeerKind>,
+    orders: mpsc::Sender<Order>,
 }
 
 impl Peers {
@@ -96,12 +145,15 @@ impl Peers {
     #[must_use]
     pub fn start(fabric: &Fabric, env: Arc<Env>, transport: Arc<dyn Transport>, settings: Settings) -> Self {
         let shared = Arc::new(Shared {
-            env,
             views: Views::default(),
             transport,
+            ids: format!("{}{}-", env.clock.now_ms(), env.rng.alphanumeric(6)),
+            last_id: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            env,
         });
-        ledger::start(&shared, settings.idle);
         Self {
+            orders: outbound::start(&shared, settings.idle),
             actors: Handle::start(fabric, Arc::clone(&shared), settings),
             shared,
         }
@@ -150,7 +202,7 @@ impl Peers {
     /// As [`Self::call`].
     pub async fn send(&self, server: &ServerName, request: WireRequest, pace: Pace) -> Outcome<WireResponse> {
         self.admitted(server, pace, |shared, view| async move {
-            shared.exchange(&view, request).await
+            shared.exchange(&view, request, Sign::of).await
         })
         .await
     }
@@ -161,7 +213,8 @@ impl Peers {
     /// As [`Self::call`].
     pub async fn open(&self, server: &ServerName, request: WireRequest, pace: Pace) -> Outcome<Answer> {
         self.admitted(server, pace, |shared, view| async move {
-            shared.noted(&view, shared.transport.open(view.server(), request)).await
+            let sent = shared.transport.open(view.server(), request);
+            shared.noted(&view, sent, Sign::of).await
         })
         .await
     }
@@ -201,14 +254,18 @@ impl Peers {
 
     /// The server has sent a signed request: it is worth another try, and what waits for it is sent.
     pub fn seen(&self, server: &ServerName) {
-        let (shared, now) = (&self.shared, self.shared.now());
+        let shared = &self.shared;
         if let Some(view) = shared.views.get(server).filter(|view| view.is_loaded()) {
-            return view.seen(now);
+            view.seen(shared.now());
+            return sender::kick(shared, &view);
         }
         let (shared, server) = (Arc::clone(shared), server.to_owned());
         self.shared.env.io.spawn(async move {
             match shared.open(&server).await {
-                Ok(view) => view.seen(now),
+                Ok(view) => {
+                    view.seen(shared.now());
+                    sender::kick(&shared, &view);
+                }
                 Err(error) => tracing::warn!(%server, %error, "a server that called is not looked up"),
             }
         });
@@ -216,15 +273,12 @@ impl Peers {
 
     /// Tells servers something that nobody misses for long: memory only, the newest of a kind wins.
     pub fn tell_edu(&self, servers: &[OwnedServerName], edu: TransientEdu) {
-        let now = self.shared.now();
-        for server in servers.iter().filter(|server| **server != self.shared.env.server_name) {
-            self.shared.views.get_or_new(server).push_edu(edu.clone(), now);
-        }
+        self.shared.tell_edu(servers, &edu);
     }
 
     /// Something durable waits for the server.
     pub fn wake(&self, server: &ServerName) {
-        self.shared.views.get_or_new(server).want(self.shared.now());
+        self.shared.wake(server);
     }
 
     /// Ends the pause of a server and tries it at once: the operator's wish.
@@ -235,10 +289,31 @@ impl Peers {
         self.actors.ask(server.as_str(), PeerCommand::Reset).await.map(|_| ())
     }
 
-    /// Writes down what is not written yet, and lets the actors end. Answers how many were left after `within`.
+    /// Sends what can be sent at once, writes down what waits on, and lets the actors end. Answers how many were left after
+    /// `within`.
     pub async fn drain(&self, within: Duration) -> usize {
-        let left = self.actors.drain(within).await;
-        ledger::write(&self.shared).await;
+        let shared = &self.shared;
+        self.order(Order::Look).await;
+        let sending = async {
+            while shared.views.all().iter().any(|view| view.is_sending()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Whoever does not answer by then gets it after the start.
+        if tokio::time::timeout(within / 2, sending).await.is_err() {
+            tracing::info!("some servers get later what they were to get now");
+        }
+        shared.stop();
+        let left = self.actors.drain(within / 2).await;
+        self.order(Order::Write).await;
         left
+    }
+
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) {
+        let (done, wait) = oneshot::channel();
+        if self.orders.send(order(done)).await.is_ok() {
+            // It ends only with what it looks after.
+            let _ = wait.await;
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! Requests to other servers, whose side the test plays.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use ruma::api::federation::discovery::get_server_version::v1::Request as Version;
 use ruma::{ServerName, server_name};
@@ -10,9 +9,9 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::handle::Pace;
-use super::testing::{answer, ok, refuse, unreachable, until, with_world};
+use super::testing::{Hand, answer, ok, refuse, unreachable, until, with_world};
 use super::view::MAX_IN_FLIGHT;
-use crate::clock::{Clock, TimeSource};
+use crate::clock::Clock;
 use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
 
@@ -20,20 +19,6 @@ const MINUTE: i64 = 60_000;
 
 fn peer() -> &'static ServerName {
     server_name!("peer.example")
-}
-
-/// A wall clock that the test moves.
-#[derive(Clone, Default)]
-struct Hand(Arc<AtomicI64>);
-
-impl TimeSource for Hand {
-    fn now_ms(&self) -> i64 {
-        1_000_000 + self.0.load(SeqCst)
-    }
-
-    fn instant(&self) -> Instant {
-        Instant::now()
-    }
 }
 
 async fn version(hub: &Hub, pace: Pace) -> Outcome<String> {
@@ -52,7 +37,6 @@ fn a_server_that_does_not_answer_is_left_alone_for_a_while() {
     let clock = Clock::from_source(hand.clone());
     with_world(&clock, move |world| {
         let hand = hand.clone();
-        hand.0.store(0, SeqCst);
         async move {
             let hub = world.hub().await;
             world.wire.script(|_| answer(ok(&json!({ "server": { "name": "n" } }))));
@@ -75,7 +59,7 @@ fn a_server_that_does_not_answer_is_left_alone_for_a_while() {
             let hub = world.hub().await;
             assert!(is_unavailable(&version(&hub, Pace::Patient).await));
             assert_eq!(world.wire.heard().len(), asked + 1);
-            hand.0.fetch_add(2 * MINUTE, SeqCst);
+            hand.advance(2 * MINUTE);
             world.wire.script(|_| answer(ok(&json!({ "server": { "name": "n" } }))));
             assert_eq!(version(&hub, Pace::Patient).await.expect("it answers again"), "n");
             until!("the recovery is stored", {

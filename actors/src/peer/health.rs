@@ -56,6 +56,17 @@ impl Sign {
     }
 }
 
+impl Sign {
+    /// The same of a transaction, which no server has a reason to refuse.
+    #[must_use]
+    pub fn of_transaction<T>(outcome: &Result<T, WireError>) -> Self {
+        match (Self::of(outcome), outcome) {
+            (Self::Alive, Err(error)) => Self::Down(error.to_string()),
+            (sign, _) => sign,
+        }
+    }
+}
+
 /// How it goes with a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {

@@ -1,19 +1,20 @@
 //! What this process knows of a server, shared by everybody who has to do with it: how it goes, how many requests are
 //! under way, what waits.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dashmap::DashMap;
-use entities::destination;
-use ruma::{OwnedServerName, ServerName};
+use entities::ids::RoomNid;
+use entities::{destination, destination_room};
+use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::edu::{EduQueue, TransientEdu};
+use super::edu::TransientEdu;
 use super::health::{Health, Sign};
+use super::outbox::{Changes, Flight, Outbox, Owed, Queued};
 use crate::clock::Millis;
-use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 
 /// Requests to one server at the same time, without transactions.
@@ -22,6 +23,8 @@ pub const MAX_IN_FLIGHT: usize = 16;
 const MAX_WAITING: usize = 64;
 /// How long an answer is still news for the database, where nothing else has changed.
 const STALE_SUCCESS_MS: Millis = 10 * 60 * 1_000;
+/// Transactions, and refused events, that are remembered for the operator.
+const LOGGED: usize = 32;
 
 /// Counts since the server came into memory; reading them sends no message.
 #[derive(Debug, Default)]
@@ -55,10 +58,43 @@ struct State {
     health: Health,
     /// Whether `health` must be written.
     unwritten: bool,
-    edus: EduQueue,
-    /// Whether something waits for it in the database.
-    wanted: bool,
+    outbox: Outbox,
+    /// Whether a task sends to it.
+    sending: bool,
+    log: Log,
     touched: Millis,
+}
+
+/// The newest transactions, for the operator.
+#[derive(Default)]
+struct Log {
+    /// When they were answered, and the positions of their events.
+    sent: VecDeque<(Millis, Vec<i64>)>,
+    /// Events that the server has refused: its words.
+    refused: VecDeque<(OwnedEventId, String)>,
+}
+
+/// What a sender does next.
+pub(super) enum Next {
+    /// There is nothing to do, or not now.
+    Rest,
+    /// What is stored about the server must be read.
+    Load,
+    /// An unanswered transaction.
+    Repeat(Arc<Flight>),
+    /// A new one, with these rooms of which events are owed.
+    Compose(Vec<(RoomNid, Owed)>),
+}
+
+/// What is known about one event of ours and one server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// It waits in memory.
+    Waits,
+    /// It is owed.
+    Owed,
+    /// It was answered for, at this time if that was lately.
+    Sent(Option<Millis>),
 }
 
 /// What an operator sees at one glance.
@@ -82,12 +118,20 @@ pub struct PeerInfo {
     pub answered: u64,
     /// Requests that were not.
     pub failed: u64,
+    /// Events that wait in memory.
+    pub events: usize,
+    /// Rooms of which it has not got all our events.
+    pub rooms_behind: usize,
     /// EDUs that wait in memory.
     pub edus: usize,
+    /// Whether a transaction is under way or waits to be repeated.
+    pub transaction: bool,
+    /// The newest of our events that it has answered for.
+    pub last_sent_pos: i64,
 }
 
 impl PeerView {
-    fn new(server: OwnedServerName) -> Self {
+    pub(super) fn new(server: OwnedServerName) -> Self {
         Self {
             server,
             gate: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
@@ -113,13 +157,16 @@ impl PeerView {
         self.state().health.clone()
     }
 
-    fn load(&self, row: Option<destination::Model>) {
+    /// `upto`: events above it are still to be pushed.
+    pub(super) fn load(&self, row: Option<destination::Model>, owed: Vec<destination_room::Model>, upto: i64) {
         let mut state = self.state();
-        if !std::mem::replace(&mut state.loaded, true)
-            && let Some(row) = row
-        {
+        if std::mem::replace(&mut state.loaded, true) {
+            return;
+        }
+        if let Some(row) = row {
             state.health = Health::from_row(row);
         }
+        state.outbox.load(owed, upto);
     }
 
     /// Notes what a try that began at `began` has shown.
@@ -134,7 +181,7 @@ impl PeerView {
         let changed = state.health.note(sign, began, now, chance);
         state.unwritten |= changed || state.health.last_success - before > STALE_SUCCESS_MS;
         if state.health.pause > 0 {
-            state.edus.forget_typing();
+            state.outbox.edus.forget_typing();
         }
         state.touched = now;
     }
@@ -193,23 +240,131 @@ impl PeerView {
     /// Something durable waits for it.
     pub fn want(&self, now: Millis) {
         let mut state = self.state();
-        (state.wanted, state.touched) = (true, now);
+        (state.outbox.durable, state.touched) = (true, now);
     }
 
     /// Whether anything waits for it.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         let state = self.state();
-        state.wanted || !state.edus.is_empty()
+        state.outbox.has_work() || state.sending
+    }
+
+    /// An event of ours for it.
+    pub(super) fn push(&self, queued: Queued, now: Millis) {
+        let mut state = self.state();
+        let down = state.health.wait(now) > 0;
+        state.outbox.push(queued, down);
+        state.touched = now;
     }
 
     /// An EDU for it. Notices of typing are not kept for a server that does not answer.
-    pub fn push_edu(&self, edu: TransientEdu, now: Millis) {
+    pub(super) fn push_edu(&self, edu: TransientEdu, now: Millis) {
         let mut state = self.state();
         if state.health.pause == 0 || !edu.is_urgent() {
-            state.edus.push(edu);
+            state.outbox.edus.push(edu);
         }
         state.touched = now;
+    }
+
+    /// Whether a task has to be started that sends to it: then it counts as started.
+    pub(super) fn begin_sending(&self, now: Millis) -> bool {
+        let mut state = self.state();
+        let begins = !state.sending && state.outbox.has_work() && state.health.wait(now) == 0;
+        state.sending |= begins;
+        begins
+    }
+
+    /// Whether a task sends to it.
+    #[must_use]
+    pub fn is_sending(&self) -> bool {
+        self.state().sending
+    }
+
+    /// The sender ended before its time.
+    pub(super) fn end_sending(&self) {
+        self.state().sending = false;
+    }
+
+    /// What the sender does next. After [`Next::Rest`] it is no longer the sender.
+    pub(super) fn next(&self, now: Millis, rooms: usize) -> Next {
+        let mut state = self.state();
+        if !state.outbox.has_work() || state.health.wait(now) > 0 {
+            state.sending = false;
+            return Next::Rest;
+        }
+        if !state.loaded {
+            return Next::Load;
+        }
+        match state.outbox.flight() {
+            Some(flight) => Next::Repeat(flight),
+            None => Next::Compose(state.outbox.debts(rooms)),
+        }
+    }
+
+    /// Whether durable EDUs may wait; those that are written from now on count anew.
+    pub(super) fn take_durable(&self) -> bool {
+        std::mem::take(&mut self.state().outbox.durable)
+    }
+
+    /// See [`Outbox::depart`].
+    pub(super) fn depart(&self, flight: Flight, now: Millis) -> Option<Arc<Flight>> {
+        self.state().outbox.depart(flight, now)
+    }
+
+    /// The transaction under way was answered; what the server says about single events.
+    pub(super) fn arrived(&self, refused: Vec<(OwnedEventId, String)>, now: Millis) {
+        let mut state = self.state();
+        let Some(flight) = state.outbox.flight() else { return };
+        if let Some(newest) = state.outbox.arrived() {
+            state.health.last_sent = state.health.last_sent.max(newest);
+        }
+        let positions = flight.fresh.iter().map(|(pos, _)| *pos).collect();
+        state.log.sent.push_back((now, positions));
+        state.log.refused.extend(refused);
+        let surplus = state.log.sent.len().saturating_sub(LOGGED);
+        state.log.sent.drain(..surplus);
+        let surplus = state.log.refused.len().saturating_sub(LOGGED);
+        state.log.refused.drain(..surplus);
+    }
+
+    /// The transaction under way was not answered. `give_up`: it is not kept.
+    pub(super) fn failed(&self, give_up: bool) {
+        let mut state = self.state();
+        if give_up {
+            state.outbox.abandon();
+        } else {
+            state.outbox.spill();
+        }
+    }
+
+    /// What is known about one of our events.
+    #[must_use]
+    pub fn trace(&self, room: RoomNid, pos: i64) -> Trace {
+        let state = self.state();
+        let (waits, owed) = state.outbox.by_room().get(&room).copied().unwrap_or_default();
+        if owed.is_some_and(|owed| owed.first <= pos) {
+            return Trace::Owed;
+        }
+        if waits > 0 && state.outbox.lowest().is_some_and(|lowest| lowest <= pos) {
+            return Trace::Waits;
+        }
+        let sent = state.log.sent.iter().find(|(_, positions)| positions.contains(&pos));
+        Trace::Sent(sent.map(|(at, _)| *at))
+    }
+
+    /// What the server said when it refused an event lately.
+    #[must_use]
+    pub fn refusal(&self, event_id: &EventId) -> Option<String> {
+        let state = self.state();
+        let mut refused = state.log.refused.iter().rev();
+        refused.find(|(id, _)| id == event_id).map(|(_, why)| why.clone())
+    }
+
+    /// Events that wait, by room: how many in memory, and what is owed.
+    #[must_use]
+    pub fn queue(&self) -> BTreeMap<RoomNid, (usize, Option<Owed>)> {
+        self.state().outbox.by_room()
     }
 
     /// What an operator sees.
@@ -231,19 +386,39 @@ impl PeerView {
             waiting: self.figures.waiting.load(Relaxed),
             answered: self.figures.answered.load(Relaxed),
             failed: self.figures.failed.load(Relaxed),
-            edus: state.edus.len(),
+            events: state.outbox.len().0,
+            rooms_behind: state.outbox.len().1,
+            edus: state.outbox.edus.len(),
+            transaction: state.outbox.flight().is_some(),
+            last_sent_pos: state.health.last_sent,
         }
     }
 
-    /// The row to write, if it must be written.
-    fn take_row(&self) -> Option<destination::Model> {
+    /// What must be written. Answers the lowest position of an event that only memory knows to be missing.
+    pub(super) fn take_changes(&self, rows: &mut Vec<destination::Model>, changes: &mut Changes) -> Option<i64> {
         let mut state = self.state();
-        std::mem::take(&mut state.unwritten).then(|| state.health.to_row(self.server.as_str()))
+        if std::mem::take(&mut state.unwritten) {
+            rows.push(state.health.to_row(self.server.as_str()));
+        }
+        state.outbox.take_changes(self.server.as_str(), changes);
+        state.outbox.lowest()
     }
 
-    fn is_idle(&self, before: Millis) -> bool {
+    /// What [`Self::take_changes`] told about itself could not be written.
+    pub(super) fn keep_row(&self) {
+        self.state().unwritten = true;
+    }
+
+    /// What it told about a room could not be written.
+    pub(super) fn keep_change(&self, room: RoomNid) {
+        self.state().outbox.keep_change(room);
+    }
+
+    /// Whether nobody had to do with it since `before`, and nothing is lost with it.
+    pub(super) fn is_idle(&self, before: Millis) -> bool {
         let state = self.state();
-        !state.unwritten && !state.wanted && state.edus.is_empty() && state.touched < before
+        let busy = state.unwritten || state.sending || state.outbox.has_work() || !state.outbox.is_written();
+        !busy && state.touched < before
     }
 }
 
@@ -264,73 +439,5 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-/// All servers that this process has to do with.
-#[derive(Default)]
-pub struct Views {
-    by_name: DashMap<OwnedServerName, Arc<PeerView>>,
-}
-
-impl Views {
-    /// The server, if it is in memory.
-    #[must_use]
-    pub fn get(&self, server: &ServerName) -> Option<Arc<PeerView>> {
-        self.by_name.get(server).map(|view| Arc::clone(&view))
-    }
-
-    pub(super) fn get_or_new(&self, server: &ServerName) -> Arc<PeerView> {
-        self.get(server).unwrap_or_else(|| {
-            let new = || Arc::new(PeerView::new(server.to_owned()));
-            Arc::clone(&self.by_name.entry(server.to_owned()).or_insert_with(new))
-        })
-    }
-
-    /// The servers with what is stored about them, in the same order. Those not in memory are read together.
-    ///
-    /// # Errors
-    /// `Unavailable` when the database does not answer.
-    pub async fn open<S: AsRef<ServerName>>(&self, env: &Env, servers: &[S]) -> Outcome<Vec<Arc<PeerView>>> {
-        let views: Vec<_> = servers.iter().map(|server| self.get_or_new(server.as_ref())).collect();
-        let missing: Vec<&Arc<PeerView>> = views.iter().filter(|view| !view.state().loaded).collect();
-        if !missing.is_empty() {
-            let names: Vec<&str> = missing.iter().map(|view| view.server.as_str()).collect();
-            let rows = env.store.destinations(&names).await?;
-            for view in missing {
-                let row = rows.iter().find(|row| row.server_name == view.server.as_str());
-                view.load(row.cloned());
-            }
-        }
-        Ok(views)
-    }
-
-    /// Every server in memory.
-    pub fn all(&self) -> Vec<Arc<PeerView>> {
-        self.by_name.iter().map(|view| Arc::clone(&view)).collect()
-    }
-
-    /// Rows that must be written.
-    pub(super) fn take_rows(&self) -> Vec<destination::Model> {
-        self.by_name.iter().filter_map(|view| view.take_row()).collect()
-    }
-
-    /// Rows could not be written.
-    pub(super) fn keep_rows(&self, rows: &[destination::Model]) {
-        for row in rows {
-            if let Some(view) = <&ServerName>::try_from(row.server_name.as_str())
-                .ok()
-                .and_then(|name| self.get(name))
-            {
-                view.state().unwritten = true;
-            }
-        }
-    }
-
-    /// Forgets those that nobody had to do with since `before`.
-    pub(super) fn sweep(&self, before: Millis) {
-        // A second holder may be about to use it.
-        self.by_name
-            .retain(|_, view| Arc::strong_count(view) > 1 || !view.is_idle(before));
     }
 }

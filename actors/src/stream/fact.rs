@@ -80,6 +80,11 @@ pub enum FactKind {
         /// Whose.
         user: OwnedUserId,
     },
+    /// Durable EDUs wait for these servers.
+    Outbound {
+        /// Which.
+        servers: Arc<[OwnedServerName]>,
+    },
     /// The user left the room and wants to forget it.
     Forgotten {
         /// The room.

@@ -126,7 +126,7 @@ impl Change {
             FactKind::DeviceList { user } => Self::DeviceList(user.clone()),
             FactKind::KeyCounts { device } => Self::KeyCounts(device.clone()),
             FactKind::Presence { user } => Self::Presence(user.clone()),
-            FactKind::Forgotten { .. } => return None,
+            FactKind::Forgotten { .. } | FactKind::Outbound { .. } => return None,
         })
     }
 }

@@ -58,6 +58,14 @@ impl Backend {
         }
     }
 
+    /// The server in a column of user ids.
+    pub(crate) fn server_of(self, column: &str) -> String {
+        match self {
+            Self::Postgres => format!("substr({column}, strpos({column}, ':') + 1)"),
+            Self::Sqlite => format!("substr({column}, instr({column}, ':') + 1)"),
+        }
+    }
+
     /// A list of tuples as a table `v` with the named columns, for FROM and JOIN. Its parameters, from `$n` on, are made by
     /// [`Backend::tuples`] (one or several: put them last).
     pub(crate) fn tuples_table(self, n: usize, columns: &[(&str, Kind)]) -> String {

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     access_token, account_data, backward_extremity, cross_signing_key, current_state, dehydrated_device, device,
     device_key, device_list_change, early_redaction, error::StoreError, event, history_hole, key_signature, membership,
-    outbound_edu, partial_room, presence, public_room, receipt, refresh_token, room, room_alias, room_head,
-    state_group, state_key, stripped_state, to_device, to_device_txn,
+    outbound_edu, partial_room, presence, public_room, receipt, refresh_token, relayed_event, room, room_alias,
+    room_head, state_group, state_key, stripped_state, to_device, to_device_txn,
 };
 
 /// Which process may write and which batch was committed last.
@@ -208,6 +208,7 @@ async fn write_user_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     tx.upsert::<cross_signing_key::Entity>(&rows.cross_signing_keys).await?;
     tx.upsert::<key_signature::Entity>(&rows.key_signatures).await?;
     tx.insert::<outbound_edu::Entity>(&rows.outbound_edus).await?;
+    tx.insert::<relayed_event::Entity>(&rows.relayed_events).await?;
     Ok(())
 }
 

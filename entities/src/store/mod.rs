@@ -55,7 +55,7 @@ pub mod import;
 mod inbound;
 pub mod journal;
 mod media;
-mod peer;
+pub mod peer;
 pub mod relation;
 pub mod remote_devices;
 mod remote_join;

@@ -82,6 +82,8 @@ pub struct Rows {
     pub key_signatures: Vec<crate::key_signature::Model>,
     /// Inserted; `pos` is an offset.
     pub outbound_edus: Vec<crate::outbound_edu::Model>,
+    /// Inserted; `pos` is an offset.
+    pub relayed_events: Vec<crate::relayed_event::Model>,
     /// Staged events (`inbound_pdu.nid`) that have found their place: deleted.
     pub staged_done: Vec<i64>,
     /// Upserted.
@@ -182,6 +184,7 @@ for_each_list!(
     cross_signing_keys,
     key_signatures,
     outbound_edus,
+    relayed_events,
     staged_done,
     backward_extremities,
     backward_extremities_removed,
@@ -268,6 +271,7 @@ impl Rows {
             shift(&mut hole.low);
             shift(&mut hole.next);
         }
+        self.relayed_events.iter_mut().for_each(|r| shift(&mut r.pos));
     }
 
     /// Appends a later submission's rows, with the effect of writing one after the other.
@@ -284,5 +288,6 @@ impl Rows {
             + self.to_device.iter().map(|r| r.json.len()).sum::<usize>()
             + self.account_data.iter().map(|r| r.content.len()).sum::<usize>()
             + self.state_groups.iter().map(|r| r.delta.len()).sum::<usize>()
+            + self.outbound_edus.iter().map(|r| r.json.len()).sum::<usize>()
     }
 }
