@@ -6,7 +6,7 @@ use ruma::RoomId;
 use serde_json::{Value, json};
 
 use super::testing::{
-    FakeWire, Hand, World, answer, change, member, ok, raw, refuse, room_with, say, unreachable, until, user,
+    FakeWire, Hand, World, answer, change, changed, member, ok, raw, refuse, room_with, say, unreachable, until, user,
     with_world,
 };
 use crate::clock::Clock;
@@ -426,6 +426,31 @@ fn presence_is_told_to_those_who_share_a_room() {
             (&push["status_msg"], &push["currently_active"]),
             (&json!("here"), &json!(true))
         );
+    });
+}
+
+#[test]
+fn whom_this_server_lets_in_it_presents_to_the_others() {
+    let hand = Hand::default();
+    with_world(&Clock::from_source(hand.clone()), move |world| {
+        let hand = hand.clone();
+        async move {
+            let hub = world.hub().await;
+            let room = room_with(&hub, &["@p:peer.example"]).await;
+            until_written(&hub).await;
+            down(&world);
+            changed(&hub, &room, "@n:new.example", "join", true).await;
+            // A crash at once.
+            let hub = world.hub().await;
+            hand.advance(2 * MINUTE);
+            up(&world);
+            until!("the join is presented", {
+                let events = world.wire.events_to("peer.example");
+                events.contains(&"m.room.member".to_owned()).then_some(())
+            });
+            until_written(&hub).await;
+            assert!(world.wire.sent_to("new.example").is_empty(), "it knows");
+        }
     });
 }
 

@@ -268,8 +268,13 @@ pub async fn room_with(hub: &Hub, others: &[&str]) -> OwnedRoomId {
     room
 }
 
-/// A user of another server changes its own membership.
+/// A user of another server changes its own membership; some server has told.
 pub async fn change(hub: &Hub, room_id: &RoomId, who: &str, membership: &str) {
+    changed(hub, room_id, who, membership, false).await;
+}
+
+/// The same; `relay`: this server has let it in.
+pub async fn changed(hub: &Hub, room_id: &RoomId, who: &str, membership: &str, relay: bool) {
     let pdu = foreign(
         hub,
         room_id,
@@ -280,7 +285,7 @@ pub async fn change(hub: &Hub, room_id: &RoomId, who: &str, membership: &str) {
     )
     .await;
     let ingest = Ingest {
-        pdus: vec![pdu],
+        pdus: vec![Incoming { relay, ..pdu }],
         outliers: Vec::new(),
     };
     let verdicts = hub.rooms().ingest(room_id, ingest).await.expect("the room is there");

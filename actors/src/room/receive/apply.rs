@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use entities::ids::{StateGroupId, StreamPos};
-use entities::membership;
+use entities::{membership, relayed_event};
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, UserId};
 
 use super::work::{Held, Known, Work};
@@ -150,12 +150,16 @@ impl Work {
         for user in before.iter().chain(changed) {
             users = members::with(&users, user);
         }
+        let passed_on = !servers.is_empty();
         let kind = FactKind::Event {
             room_id: self.room.room_id.clone(),
             event: event.clone(),
             servers,
         };
         let pos = event.pos.unwrap_or_default();
+        if passed_on {
+            self.out.rows.relayed_events.push(relayed_event::Model { pos: pos.0 });
+        }
         self.out.facts.push(Fact { pos, users, kind });
     }
 
