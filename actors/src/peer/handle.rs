@@ -171,6 +171,14 @@ impl Peers {
         self.shared.views.get(server)
     }
 
+    /// What is known of a server, whether or not it is in memory.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database does not answer.
+    pub async fn look(&self, server: &ServerName) -> Outcome<Arc<PeerView>> {
+        self.shared.open(server).await
+    }
+
     /// The server; its actor is started with it.
     async fn meet(&self, server: &ServerName) -> Outcome<Arc<PeerView>> {
         if *server == self.shared.env.server_name {

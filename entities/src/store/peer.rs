@@ -32,6 +32,34 @@ impl Settlement {
     }
 }
 
+/// What a list of servers is ordered by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DestinationOrder {
+    /// Its name.
+    #[default]
+    Name,
+    /// The last try.
+    LastTry,
+    /// How long it is left alone.
+    RetryInterval,
+    /// The first failure since the last success.
+    FailingSince,
+    /// The newest of our events that it has answered for.
+    LastSent,
+}
+
+impl DestinationOrder {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Name => "server_name",
+            Self::LastTry => "last_try_ts",
+            Self::RetryInterval => "retry_interval_ms",
+            Self::FailingSince => "COALESCE(failing_since_ts, 0)",
+            Self::LastSent => "last_sent_pos",
+        }
+    }
+}
+
 /// Matches events of a server's users, and those that this server passes on. `$1` is the pattern of its users.
 const OURS: &str = "(sender LIKE $1 OR EXISTS (SELECT 1 FROM relayed_event r WHERE r.pos = event.pos))";
 
@@ -49,6 +77,27 @@ impl Store {
         let db = self.backend();
         let sql = format!("SELECT * FROM destination WHERE server_name {}", db.any(1));
         self.reader().all(&sql, params![db.texts(servers)]).await
+    }
+
+    /// A page of all servers whose names hold `part`, and how many there are.
+    pub async fn destinations_page(
+        &self,
+        part: &str,
+        order: DestinationOrder,
+        backwards: bool,
+        from: i64,
+        limit: i64,
+    ) -> Result<(Vec<destination::Model>, i64), StoreError> {
+        let pattern = format!("%{}%", part.replace(['%', '_'], ""));
+        let count = "SELECT COUNT(*) FROM destination WHERE server_name LIKE $1";
+        let total: Option<i64> = self.reader().scalar(count, params![pattern.as_str()]).await?;
+        let (column, direction) = (order.column(), if backwards { "DESC" } else { "ASC" });
+        let sql = format!(
+            "SELECT * FROM destination WHERE server_name LIKE $1 ORDER BY {column} {direction}, server_name {direction} \
+             LIMIT $2 OFFSET $3"
+        );
+        let rows = self.reader().all(&sql, params![pattern.as_str(), limit, from]).await?;
+        Ok((rows, total.unwrap_or(0)))
     }
 
     /// What servers still have to get.

@@ -1,6 +1,7 @@
 //! The administration interface.
 
 pub mod actors;
+mod federation;
 mod register;
 mod registration_tokens;
 
@@ -9,6 +10,7 @@ use super::endpoint::Table;
 /// Registers all chapters.
 pub fn routes(table: &mut Table) {
     actors::routes(table);
+    federation::routes(table);
     register::routes(table);
     registration_tokens::routes(table);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ruma::api::federation::space::SpaceHierarchyParentSummary;
 use ruma::api::federation::space::get_hierarchy;
+use ruma::room::RoomSummary;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, UserId};
 use serde::Deserialize;
 use serde_json::Value;
@@ -69,7 +70,7 @@ async fn ask(hub: &Hub, told: &mut Told, room_id: &RoomId, via: &[OwnedServerNam
         }
         for child in answer.children.into_iter().take(MAX_CHILDREN) {
             let is_space = child.room_type == Some(ruma::room::RoomType::Space);
-            if let Ok(summary) = serde_json::to_value(&child)
+            if let Some(summary) = shown(&child)
                 && !is_space
             {
                 told.leaves.insert(child.room_id, summary);
@@ -78,6 +79,15 @@ async fn ask(hub: &Hub, told: &mut Told, room_id: &RoomId, via: &[OwnedServerNam
         return read(&answer.room);
     }
     None
+}
+
+/// A summary as clients get it; the type leaves the usual join rule out.
+fn shown(summary: &RoomSummary) -> Option<Value> {
+    let mut shown = serde_json::to_value(summary).ok()?;
+    if shown.get("join_rule").is_none() {
+        shown["join_rule"] = "public".into();
+    }
+    Some(shown)
 }
 
 fn read(room: &SpaceHierarchyParentSummary) -> Option<Node> {
@@ -97,7 +107,7 @@ fn read(room: &SpaceHierarchyParentSummary) -> Option<Node> {
     let children = room.children_state.iter().take(MAX_CHILDREN);
     let children = children.filter_map(|raw| child(raw.json().get())).collect();
     Some(Node {
-        summary: serde_json::to_value(&room.summary).ok()?,
+        summary: shown(&room.summary)?,
         children: in_order(children),
     })
 }
