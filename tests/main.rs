@@ -7,6 +7,7 @@
 mod common;
 
 mod client;
+mod federation;
 mod hostile;
 mod process;
 mod recovery;

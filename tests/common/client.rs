@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{Method, header::CONTENT_TYPE};
+use reqwest::{
+    Method,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
 use serde_json::{Value, json};
 
 /// How long `sync_until` waits for what it looks for.
@@ -150,6 +153,26 @@ impl Client {
         let (status, content_type) = (response.status().as_u16(), content_type.unwrap_or_default().to_owned());
         let bytes = response.bytes().await.unwrap_or_else(|error| panic!("{path}: {error}"));
         (status, content_type, bytes.to_vec())
+    }
+
+    /// A request with an `Authorization` header that is sent as it is, and perhaps a body of JSON text.
+    pub async fn signed(
+        &self,
+        method: &str,
+        path: &str,
+        authorization: &str,
+        body: Option<String>,
+    ) -> Result<Answer, reqwest::Error> {
+        let method = Method::from_bytes(method.as_bytes()).expect("a test names a valid method");
+        let mut request = self.http.request(method, self.url(path));
+        request = request.header(AUTHORIZATION, authorization);
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let bytes = response.bytes().await?;
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
     }
 
     /// Registers an account with `m.login.dummy`; returns the answer to the last step.

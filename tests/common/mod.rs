@@ -1,8 +1,11 @@
 //! What the integration tests share. The end-to-end crate includes these files as well, so they use nothing of
 //! the server's own crates.
 
+pub mod authority;
 pub mod client;
 pub mod db;
+pub mod homeserver;
+pub mod port;
 pub mod server;
 
 /// Declares a test that runs on both databases, as `name::sqlite` and `name::postgres`.

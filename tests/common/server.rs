@@ -3,7 +3,6 @@
 use std::{
     env,
     fs::{self, OpenOptions},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -16,6 +15,7 @@ use toml::{Table, Value, toml};
 use super::{
     client::{Client, User},
     db::{Backend, TestDatabase, unique},
+    port::Port,
 };
 
 /// The longest that a start or a stop may take on a busy machine.
@@ -32,6 +32,7 @@ pub struct TestServer {
     // Dropped after the process has been killed, in this order.
     database: TestDatabase,
     folder: Folder,
+    _port: Port,
 }
 
 impl TestServer {
@@ -43,7 +44,8 @@ impl TestServer {
         change(&mut config);
         let mut attempts = 5;
         loop {
-            let client = Client::new(&listen_on_a_free_port(&mut config));
+            let (base, port) = listen_on_a_free_port(&mut config);
+            let client = Client::new(&base);
             let text = toml::to_string(&config).expect("a table of plain values is TOML");
             fs::write(folder.config(), text).expect("the test's folder can be written");
             let mut process = folder.spawn(&[]);
@@ -54,6 +56,7 @@ impl TestServer {
                         process: Mutex::new(Some(process)),
                         database,
                         folder,
+                        _port: port,
                     };
                 }
                 // Somebody took the port between our look and the server's.
@@ -139,7 +142,8 @@ impl TestServer {
         let folder = Folder::create();
         let text = fs::read_to_string(self.folder.config()).expect("the configuration was written at the start");
         let mut config: Table = text.parse().expect("the configuration is TOML");
-        let client = Client::new(&listen_on_a_free_port(&mut config));
+        let (base, port) = listen_on_a_free_port(&mut config);
+        let client = Client::new(&base);
         let text = toml::to_string(&config).expect("a table of plain values is TOML");
         fs::write(folder.config(), text).expect("the test's folder can be written");
         let mut process = folder.spawn(&[]);
@@ -150,6 +154,7 @@ impl TestServer {
             client,
             process,
             _folder: folder,
+            _port: port,
         }
     }
 
@@ -183,6 +188,16 @@ impl TestServer {
         assert!(sent.is_ok_and(|status| status.success()), "cannot run {command}");
     }
 
+    /// The memory that the process holds now, KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let id = self.process().as_ref().expect("the server runs").id();
+        let path = format!("/proc/{id}/status");
+        let status = fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
+        number.unwrap_or_else(|| panic!("no VmRSS in {path}"))
+    }
+
     /// Waits until the server's log has `text`.
     pub async fn logged(&self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
@@ -208,6 +223,7 @@ pub struct Rival {
     pub client: Client,
     process: Child,
     _folder: Folder,
+    _port: Port,
 }
 
 impl Drop for Rival {
@@ -229,7 +245,7 @@ impl Drop for TestServer {
 pub fn migrate(database_url: &str) {
     let folder = Folder::create();
     let mut config = default_config(&folder.0, database_url);
-    listen_on_a_free_port(&mut config);
+    let (_, _port) = listen_on_a_free_port(&mut config);
     fs::write(
         folder.config(),
         toml::to_string(&config).expect("a table of plain values is TOML"),
@@ -276,12 +292,11 @@ fn default_config(folder: &Path, database_url: &str) -> Table {
     config
 }
 
-/// Puts a listener on a port that is free now; returns its base URL. Listeners that a test has
+/// Puts a listener on a port of its own; returns its base URL. Listeners that a test has
 /// configured by itself stay, with the new port in the first one.
-fn listen_on_a_free_port(config: &mut Table) -> String {
-    let probe = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let port = probe.expect("this machine has a free port").port();
-    let base = format!("http://127.0.0.1:{port}");
+fn listen_on_a_free_port(config: &mut Table) -> (String, Port) {
+    let port = Port::claim();
+    let base = format!("http://127.0.0.1:{}", port.number());
     let listeners = config.entry("listeners").or_insert_with(|| {
         let listener = toml! {
             bind_addresses = ["127.0.0.1"]
@@ -296,9 +311,9 @@ fn listen_on_a_free_port(config: &mut Table) -> String {
         .and_then(Value::as_table_mut);
     first
         .expect("the first of `[[listeners]]` is a table")
-        .insert("port".to_owned(), Value::Integer(port.into()));
+        .insert("port".to_owned(), Value::Integer(port.number().into()));
     config.insert("public_baseurl".to_owned(), Value::String(base.clone()));
-    base
+    (base, port)
 }
 
 /// Waits for the first answer; the server's log if it ends or stays silent instead.
@@ -380,7 +395,18 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        keep_log(&self.0);
         drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Copies a server's log to the folder that `TEST_LOGS` names, if it names one.
+pub fn keep_log(folder: &Path) {
+    if let (Some(logs), Some(name)) = (env::var_os("TEST_LOGS"), folder.file_name()) {
+        let copy = Path::new(&logs).join(name).with_extension("log");
+        if let Err(error) = fs::copy(folder.join("server.log"), &copy) {
+            eprintln!("cannot write {}: {error}", copy.display());
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Media of other servers: fetched once, kept like one's own (server-server API, "Content Repository"; client-server API,
 //! "Content repository" for servers from before media needed a signature).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,7 +162,7 @@ fn not_here(error: DomainError) -> DomainError {
 }
 
 /// Takes the media out of a multipart answer, or follows where it points.
-async fn unwrap(env: &Env, answer: Answer, path: &PathBuf) -> Outcome<(Label, u64, Vec<u8>)> {
+async fn unwrap(env: &Env, answer: Answer, path: &Path) -> Outcome<(Label, u64, Vec<u8>)> {
     let limit = env.settings.max_upload_bytes;
     let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let boundary = kind
@@ -195,7 +195,7 @@ async fn unwrap(env: &Env, answer: Answer, path: &PathBuf) -> Outcome<(Label, u6
 }
 
 /// Media that lies with a third party.
-async fn follow(env: &Env, url: &str, path: &PathBuf) -> Outcome<(Label, u64, Vec<u8>)> {
+async fn follow(env: &Env, url: &str, path: &Path) -> Outcome<(Label, u64, Vec<u8>)> {
     let url = url.parse().map_err(|_| nonsense("a redirect to no URL"))?;
     let limit = env.settings.max_upload_bytes;
     let request = OutboundRequest::get(url, TIMEOUT, usize::try_from(limit).unwrap_or(usize::MAX));

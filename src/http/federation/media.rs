@@ -51,7 +51,7 @@ async fn download(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
         .chain(pieces(file.take(size)))
         .chain(stream::iter([Ok(after)]))
         .boxed();
-    Reply::stream(Some(length), whole).with_header(CONTENT_TYPE, &mixed(&boundary))
+    Reply::stream(Some(length), whole).with_header(CONTENT_TYPE, mixed(&boundary))
 }
 
 async fn thumbnail(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
@@ -63,7 +63,7 @@ async fn thumbnail(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let (before, after) = wrapping(&boundary, &headers(&kind, Some("thumbnail")));
     let length = before.len() + bytes.len() + after.len();
     let whole = stream::iter([Ok(before), Ok(bytes), Ok(after)]).boxed();
-    Reply::stream(u64::try_from(length).ok(), whole).with_header(CONTENT_TYPE, &mixed(&boundary))
+    Reply::stream(u64::try_from(length).ok(), whole).with_header(CONTENT_TYPE, mixed(&boundary))
 }
 
 fn mixed(boundary: &str) -> String {

@@ -10,4 +10,7 @@
 #[path = "../../common/mod.rs"]
 pub mod common;
 pub mod person;
+#[path = "../../federation/scenarios/mod.rs"]
+pub mod scenarios;
+pub mod synapse;
 pub mod tally;
