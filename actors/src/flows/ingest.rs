@@ -26,7 +26,7 @@ use crate::room::event::Pdu;
 
 /// Gaps that are filled at the same time.
 const GAPS_AT_ONCE: usize = 16;
-/// Rooms whose staged events are read at the same time.
+/// Rooms whose staged events are worked on at the same time.
 const ROOMS_AT_ONCE: usize = 64;
 /// Receipts that wait for a room's staged events.
 const MAX_RECEIPTS: usize = 1_000;
@@ -51,7 +51,7 @@ impl Effort {
 pub struct Ingests {
     rooms: DashMap<OwnedRoomId, Arc<Desk>>,
     gaps: Semaphore,
-    passes: Semaphore,
+    turns: Semaphore,
 }
 
 impl Default for Ingests {
@@ -59,7 +59,7 @@ impl Default for Ingests {
         Self {
             rooms: DashMap::new(),
             gaps: Semaphore::new(GAPS_AT_ONCE),
-            passes: Semaphore::new(ROOMS_AT_ONCE),
+            turns: Semaphore::new(ROOMS_AT_ONCE),
         }
     }
 }

@@ -113,10 +113,11 @@ async fn with_pdus(
     edus: &[Box<RawValue>],
 ) -> Outcome<Answer> {
     let env = hub.env();
-    if let Some(answered) = env.store.inbound_txn(origin.as_str(), id).await? {
-        return Ok(answered.response.into());
+    let (answered, staged) = env.store.inbound_standing(origin.as_str(), id, MAX_STAGED).await?;
+    if let Some(answer) = answered {
+        return Ok(answer.into());
     }
-    if env.store.staged_from(origin.as_str(), MAX_STAGED).await? >= u64::from(MAX_STAGED) {
+    if staged >= u64::from(MAX_STAGED) {
         return Err(DomainError::Overloaded {
             retry_after_ms: STAGED_RETRY_MS,
         });
@@ -128,7 +129,7 @@ async fn with_pdus(
     let staging = Staging {
         txn_id: id.to_owned(),
         answer: answer.to_string(),
-        pdus: sorted.good.iter().map(staged).collect(),
+        pdus: sorted.good.iter().map(row_of).collect(),
     };
     hub.peers().stage(&origin, staging).await?;
     let mut rooms: Vec<_> = sorted.good.iter().map(|pdu| &pdu.room_id).collect();
@@ -149,7 +150,7 @@ fn answer_of(results: &BTreeMap<OwnedEventId, Result<(), String>>) -> Answer {
     json!({ "pdus": pdus }).to_string().into()
 }
 
-fn staged(pdu: &Pdu) -> Staged {
+fn row_of(pdu: &Pdu) -> Staged {
     Staged {
         room_id: pdu.room_id.to_string(),
         event_id: pdu.event_id.to_string(),

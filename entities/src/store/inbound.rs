@@ -8,10 +8,20 @@ use super::{
 use crate::{error::StoreError, inbound_pdu, inbound_txn};
 
 impl Store {
-    /// The answer that a transaction got.
-    pub async fn inbound_txn(&self, origin: &str, txn_id: &str) -> Result<Option<inbound_txn::Model>, StoreError> {
-        let sql = "SELECT * FROM inbound_txn WHERE origin = $1 AND txn_id = $2";
-        self.reader().one(sql, params![origin, txn_id]).await
+    /// The answer that a transaction got, if it was here before, and how many events of its server are staged, counted no
+    /// further than `most`.
+    pub async fn inbound_standing(
+        &self,
+        origin: &str,
+        txn_id: &str,
+        most: u32,
+    ) -> Result<(Option<String>, u64), StoreError> {
+        let sql = "SELECT (SELECT response FROM inbound_txn WHERE origin = $1 AND txn_id = $2), \
+                   (SELECT COUNT(*) FROM (SELECT 1 AS one FROM inbound_pdu WHERE origin = $1 LIMIT $3) AS staged)";
+        let row = self.reader().row(sql, params![origin, txn_id, i64::from(most)]).await?;
+        let Some(row) = row else { return Ok((None, 0)) };
+        let staged: i64 = row.try_get_by_index(1)?;
+        Ok((row.try_get_by_index(0)?, u64::try_from(staged).unwrap_or(0)))
     }
 
     /// Notes a transaction as answered and stages its events, in one transaction. Events that are staged already stay as they
@@ -51,38 +61,23 @@ impl Store {
         tx.commit().await
     }
 
-    /// How many events of a server are staged; counts no further than `most`.
-    pub async fn staged_from(&self, origin: &str, most: u32) -> Result<u64, StoreError> {
-        self.count_staged("origin", origin, most).await
-    }
-
-    /// How many events are staged for a room; counts no further than `most`.
-    pub async fn staged_for(&self, room_id: &str, most: u32) -> Result<u64, StoreError> {
-        self.count_staged("room_id", room_id, most).await
-    }
-
-    async fn count_staged(&self, column: &str, value: &str, most: u32) -> Result<u64, StoreError> {
-        let sql =
-            format!("SELECT COUNT(*) FROM (SELECT 1 AS one FROM inbound_pdu WHERE {column} = $1 LIMIT $2) AS staged");
-        let count: Option<i64> = self.reader().scalar(&sql, params![value, i64::from(most)]).await?;
-        Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
-    }
-
     /// The rooms that events are staged for.
     pub async fn staged_rooms(&self) -> Result<Vec<String>, StoreError> {
         let sql = "SELECT DISTINCT room_id FROM inbound_pdu ORDER BY room_id";
         self.reader().column(sql, params![]).await
     }
 
-    /// The oldest staged events of a room with `nid > after`.
-    pub async fn staged_page(
-        &self,
-        room_id: &str,
-        after: i64,
-        limit: u32,
-    ) -> Result<Vec<inbound_pdu::Model>, StoreError> {
-        let sql = "SELECT * FROM inbound_pdu WHERE room_id = $1 AND nid > $2 ORDER BY nid LIMIT $3";
-        self.reader().all(sql, params![room_id, after, i64::from(limit)]).await
+    /// The staged events of a room, by row, oldest first.
+    pub async fn staged_in(&self, room_id: &str, limit: u32) -> Result<Vec<i64>, StoreError> {
+        let sql = "SELECT nid FROM inbound_pdu WHERE room_id = $1 ORDER BY nid LIMIT $2";
+        self.reader().column(sql, params![room_id, i64::from(limit)]).await
+    }
+
+    /// Staged events by row, oldest first; those that are gone are left out.
+    pub async fn staged(&self, nids: &[i64]) -> Result<Vec<inbound_pdu::Model>, StoreError> {
+        let db = self.backend();
+        let sql = format!("SELECT * FROM inbound_pdu WHERE nid {} ORDER BY nid", db.any(1));
+        self.reader().all(&sql, params![db.ints(nids)]).await
     }
 
     /// Gives staged events up.

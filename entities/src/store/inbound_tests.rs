@@ -35,13 +35,14 @@ async fn an_event_is_staged_once_and_an_answer_stays() {
             .await
             .expect("staged");
         store.stage(&txn("u", "none"), &[]).await.expect("noted");
-        let stored = store.inbound_txn("y", "t").await.expect("readable").expect("there");
-        assert_eq!(stored.response, "one");
-        assert!(store.inbound_txn("z", "t").await.expect("readable").is_none());
-        let page = store.staged_page("!a:x", 0, 10).await.expect("readable");
-        assert_eq!(page, [first[0].clone(), first[1].clone(), pdu(5, "!a:x", "$3")]);
-        let page = store.staged_page("!a:x", 1, 1).await.expect("readable");
-        assert_eq!(page.iter().map(|row| row.nid).collect::<Vec<_>>(), [2]);
+        let (answer, staged) = store.inbound_standing("y", "t", 9).await.expect("readable");
+        assert_eq!((answer.as_deref(), staged), (Some("one"), 4));
+        let none = store.inbound_standing("z", "t", 9).await.expect("readable");
+        assert_eq!(none, (None, 0));
+        assert_eq!(store.staged_in("!a:x", 9).await.expect("readable"), [1, 2, 5]);
+        assert_eq!(store.staged_in("!a:x", 2).await.expect("readable"), [1, 2]);
+        let rows = store.staged(&[5, 99, 1]).await.expect("readable");
+        assert_eq!(rows, [first[0].clone(), pdu(5, "!a:x", "$3")]);
         assert_eq!(store.staged_rooms().await.expect("readable"), ["!a:x", "!b:x"]);
     })
     .await;
@@ -53,11 +54,10 @@ async fn counts_end_at_their_limit() {
         let store = db.store().await;
         let rows: Vec<Pdu> = (1..=5).map(|n| pdu(n, "!a:x", &format!("${n}"))).collect();
         store.stage(&txn("t", ""), &rows).await.expect("staged");
-        assert_eq!(store.staged_from("y", 9).await.expect("readable"), 5);
-        assert_eq!(store.staged_from("y", 3).await.expect("readable"), 3);
-        assert_eq!(store.staged_from("z", 3).await.expect("readable"), 0);
+        let count = async |most| store.inbound_standing("y", "?", most).await.expect("readable").1;
+        assert_eq!((count(9).await, count(3).await), (5, 3));
         assert_eq!(store.discard_staged(&[1, 2, 99]).await.expect("deleted"), 2);
-        assert_eq!(store.staged_for("!a:x", 9).await.expect("readable"), 3);
+        assert_eq!(count(9).await, 3);
     })
     .await;
 }
@@ -69,7 +69,8 @@ async fn old_transactions_are_forgotten() {
         store.stage(&txn("t", ""), &[]).await.expect("noted");
         assert_eq!(store.prune_inbound_txns(10).await.expect("pruned"), 0);
         assert_eq!(store.prune_inbound_txns(11).await.expect("pruned"), 1);
-        assert!(store.inbound_txn("y", "t").await.expect("readable").is_none());
+        let (answer, _) = store.inbound_standing("y", "t", 9).await.expect("readable");
+        assert!(answer.is_none());
     })
     .await;
 }

@@ -96,7 +96,7 @@ pub async fn place(hub: &Arc<Hub>, room_id: &RoomId, items: Vec<Item>, effort: E
 }
 
 /// One command; where it fails, which event is the reason is found out.
-async fn together(hub: &Hub, room_id: &RoomId, items: Vec<Item>) -> Outcome<Vec<(Item, End)>> {
+pub(super) async fn together(hub: &Hub, room_id: &RoomId, items: Vec<Item>) -> Outcome<Vec<(Item, End)>> {
     let mut ends = Vec::with_capacity(items.len());
     let mut rest = items.into_iter().peekable();
     while rest.peek().is_some() {
@@ -164,7 +164,7 @@ fn end_of_error(error: DomainError) -> Outcome<End> {
 }
 
 /// Fetches what the event needs and brings all of it in. Also whether that took too long.
-async fn with_gap(
+pub(super) async fn with_gap(
     hub: &Arc<Hub>,
     room_id: &RoomId,
     item: &Item,

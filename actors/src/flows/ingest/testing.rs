@@ -245,12 +245,9 @@ pub async fn status(hub: &Hub, event_id: &EventId) -> Option<Status> {
 }
 
 /// How many events are staged for a room.
-pub async fn staged(hub: &Hub, room_id: &RoomId) -> u64 {
-    hub.env()
-        .store
-        .staged_for(room_id.as_str(), 10_000)
-        .await
-        .expect("readable")
+pub async fn staged(hub: &Hub, room_id: &RoomId) -> usize {
+    let staged = hub.env().store.staged_in(room_id.as_str(), 10_000).await;
+    staged.expect("readable").len()
 }
 
 impl Book {

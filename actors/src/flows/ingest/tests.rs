@@ -33,7 +33,11 @@ fn with_remote<F: Future<Output = ()> + Send + 'static>(
 /// Until nothing of the room is staged.
 async fn worked_off(hub: &Hub, remote: &Remote) {
     let left = || staged(hub, &remote.room_id);
-    until!("the staged events are worked off", (left().await == 0).then_some(()));
+    until!(
+        "the staged events are worked off",
+        // What is committed is shown a moment later.
+        (left().await == 0 && !hub.env().ingests.is_busy(&remote.room_id)).then_some(())
+    );
 }
 
 async fn all_are(hub: &Hub, pdus: &[Arc<Pdu>], wanted: Status) {
@@ -327,5 +331,31 @@ fn forged_events_fill_no_gap() {
         assert_eq!(status(&hub, &pdus[2].event_id).await, Some(Status::Accepted));
         assert_eq!(status(&hub, &pdus[1].event_id).await, None);
         assert_eq!(asked(&world, "state_ids"), 1);
+    });
+}
+
+#[test]
+fn what_nobody_can_tell_holds_no_other_event_up() {
+    with_remote("11", |world, hub, mut remote| async move {
+        remote.book().refuses.extend(["get_missing_events", "state_ids"]);
+        let before = remote.branch(&hub).await;
+        let mut orphans = Vec::new();
+        for n in 0..60 {
+            let mut lost = before.clone();
+            remote.text(&mut lost, &format!("nobody has {n}"));
+            orphans.push(remote.text(&mut lost, &format!("orphan {n}")));
+        }
+        let mut branch = before;
+        let good = remote.texts(&mut branch, 2);
+        // Behind all the others.
+        stage(&hub, &[orphans.clone(), good.clone()].concat()).await;
+        wake(&hub, &remote.room_id);
+        until!(
+            "the good ones are there",
+            (status(&hub, &good[1].event_id).await == Some(Status::Accepted)).then_some(())
+        );
+        assert!(asked(&world, "state_ids") < 10, "they did not wait for the others");
+        until!("each was tried", (asked(&world, "state_ids") >= 60).then_some(()));
+        assert_eq!(staged(&hub, &remote.room_id).await, 60);
     });
 }

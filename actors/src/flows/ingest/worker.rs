@@ -1,4 +1,5 @@
-//! One room's worker: through the staged events from the oldest on, again whenever there are new ones, until none is left.
+//! One room's worker. What is new comes first and together; then, one by one and the oldest first, what something has to be
+//! fetched for. So nobody's events wait for what another server does not tell. It ends when nothing is staged.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -9,8 +10,8 @@ use entities::inbound_pdu;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId};
 use tokio::time::sleep;
 
-use super::place::{End, Item, place};
-use super::{Desk, Effort, move_receipts};
+use super::place::{End, Item, together, with_gap};
+use super::{Desk, Effort, move_receipts, order};
 use crate::clock::Millis;
 use crate::error::Outcome;
 use crate::hub::Hub;
@@ -19,71 +20,102 @@ use crate::room::parse;
 use crate::room::snapshot::RoomSnapshot;
 
 /// Staged events read at a time.
-const PAGE: u32 = 50;
+const PAGE: usize = 50;
+/// Staged events that are looked at; the rest waits until these are done.
+const MAX_STAGED: u32 = 20_000;
 /// With more staged events than this, little is fetched.
-const MANY: u32 = 1_000;
+const MANY: usize = 1_000;
 /// How long an event that has no place yet waits at first; twice as long each time.
 const FIRST_WAIT_MS: Millis = 30_000;
 const LONGEST_WAIT_MS: Millis = 15 * 60_000;
 /// An event without a place is given up this long after it came, but not before it was tried a few times.
 const GIVE_UP_AFTER_MS: Millis = 2 * 60 * 60_000;
 const TRIES: u32 = 4;
+/// How long nothing is fetched for events of a server that kept this one waiting.
+const SLOW_MS: Millis = 60_000;
 /// The pause after the room or the database did not answer.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// An event that has no place yet.
 #[derive(Debug)]
-struct Postponed {
+struct Open {
+    /// When it is worth another try.
     due: Millis,
     tries: u32,
     missing: Vec<OwnedEventId>,
 }
 
-/// What a worker remembers from pass to pass.
+/// What a worker remembers of staged events, by row.
 #[derive(Debug, Default)]
 struct Memory {
-    /// By row.
-    postponed: HashMap<i64, Postponed>,
-    /// Events that found their place since it was last asked.
-    placed: HashSet<OwnedEventId>,
+    open: BTreeMap<i64, Open>,
+    /// They have their place, and the commit that gave it to them has taken them out of staging.
+    done: HashSet<i64>,
+    /// What the last of them were waiting for has come.
+    ready: HashSet<i64>,
+    /// Servers that kept this one waiting, and until when they are not asked.
+    slow: HashMap<OwnedServerName, Millis>,
 }
 
 impl Memory {
-    fn waits(&self, nid: i64, now: Millis) -> bool {
-        self.postponed.get(&nid).is_some_and(|postponed| postponed.due > now)
+    /// Those of the staged events that nothing has to be fetched for, as far as is known.
+    fn fresh(&mut self, staged: &[i64]) -> Vec<i64> {
+        let all: HashSet<i64> = staged.iter().copied().collect();
+        self.open.retain(|nid, _| all.contains(nid));
+        self.done.clear();
+        let ready = std::mem::take(&mut self.ready);
+        let fresh = |nid: &&i64| !self.open.contains_key(*nid) || ready.contains(*nid);
+        staged.iter().filter(fresh).copied().collect()
     }
 
-    /// Whether it is to be given up.
+    /// It was looked at and misses something. What was tried keeps its count.
+    fn wait_for(&mut self, nid: i64, missing: Vec<OwnedEventId>, now: Millis) {
+        let open = self.open.entry(nid).or_insert_with(|| Open {
+            due: now,
+            tries: 0,
+            missing: Vec::new(),
+        });
+        open.missing = missing;
+    }
+
+    /// It has its place: whatever waits for it is looked at again.
+    fn placed(&mut self, nid: Option<i64>, event_id: &OwnedEventId) {
+        if let Some(nid) = nid {
+            self.open.remove(&nid);
+            self.done.insert(nid);
+        }
+        let waiting = self.open.iter().filter(|(_, open)| open.missing.contains(event_id));
+        self.ready.extend(waiting.map(|(nid, _)| *nid));
+    }
+
+    /// It was tried in vain. Whether it is to be given up.
     fn postpone(&mut self, nid: i64, received: Millis, missing: Vec<OwnedEventId>, now: Millis) -> bool {
-        let tries = self.postponed.get(&nid).map_or(0, |postponed| postponed.tries) + 1;
+        let tries = self.open.get(&nid).map_or(0, |open| open.tries) + 1;
         if tries >= TRIES && now - received >= GIVE_UP_AFTER_MS {
-            self.postponed.remove(&nid);
+            self.open.remove(&nid);
             return true;
         }
-        let wait = FIRST_WAIT_MS
-            .saturating_mul(1 << (tries - 1).min(16))
-            .min(LONGEST_WAIT_MS);
+        let wait = FIRST_WAIT_MS.saturating_mul(1 << (tries - 1).min(16)).min(LONGEST_WAIT_MS);
         let due = now + wait;
-        self.postponed.insert(nid, Postponed { due, tries, missing });
+        self.open.insert(nid, Open { due, tries, missing });
         false
     }
 
-    /// Events whose parents have come meanwhile are due at once; whether there are any.
-    fn hurry(&mut self) -> bool {
-        let placed = std::mem::take(&mut self.placed);
-        let mut any = false;
-        for postponed in self.postponed.values_mut() {
-            if postponed.missing.iter().any(|id| placed.contains(id)) {
-                postponed.due = 0;
-                any = true;
-            }
-        }
-        any
+    /// The oldest that is worth a try now.
+    fn due(&self, now: Millis) -> Option<i64> {
+        self.open.iter().find(|(_, open)| open.due <= now).map(|(nid, _)| *nid)
     }
 
     fn next_due(&self) -> Option<Millis> {
-        self.postponed.values().map(|postponed| postponed.due).min()
+        self.open.values().map(|open| open.due).min()
     }
+}
+
+/// What to do next.
+enum Next {
+    AtOnce,
+    At(Millis),
+    Nothing,
 }
 
 /// Works until nothing is staged for the room, or the hub is gone.
@@ -94,28 +126,29 @@ pub(super) async fn run(weak: Weak<Hub>, room_id: OwnedRoomId, desk: Arc<Desk>) 
         let Some(hub) = weak.upgrade().filter(|hub| !hub.is_draining()) else {
             return;
         };
-        let wait = match pass(&hub, &room_id, &mut memory).await {
-            Ok(()) if memory.hurry() => Some(Duration::ZERO),
-            Ok(()) => memory.next_due().map(|due| millis_until(due, hub.env().clock.now_ms())),
+        let wait = match turn(&hub, &room_id, &mut memory).await {
+            Ok(Next::AtOnce) => Duration::ZERO,
+            Ok(Next::At(due)) => millis_until(due, hub.env().clock.now_ms()),
+            Ok(Next::Nothing) => {
+                move_receipts(&hub, &room_id, desk.take_receipts()).await;
+                let rooms = &hub.env().ingests.rooms;
+                let over = rooms.remove_if(&room_id, |_, desk| !desk.again.load(Ordering::Acquire));
+                if over.is_some() {
+                    // They may have come since.
+                    return move_receipts(&hub, &room_id, desk.take_receipts()).await;
+                }
+                Duration::ZERO
+            }
             Err(error) => {
                 tracing::warn!(%room_id, %error, "staged events wait");
-                Some(PAUSE)
+                PAUSE
             }
         };
         move_receipts(&hub, &room_id, desk.take_receipts()).await;
-        if wait.is_none() {
-            let over = hub
-                .env()
-                .ingests
-                .rooms
-                .remove_if(&room_id, |_, desk| !desk.again.load(Ordering::Acquire));
-            if over.is_some() {
-                // They may have come since.
-                return move_receipts(&hub, &room_id, desk.take_receipts()).await;
-            }
-        }
         drop(hub);
-        let wait = wait.unwrap_or(Duration::ZERO);
+        if wait.is_zero() {
+            continue;
+        }
         tokio::select! {
             () = desk.bell.notified() => {}
             () = sleep(wait) => {}
@@ -124,38 +157,55 @@ pub(super) async fn run(weak: Weak<Hub>, room_id: OwnedRoomId, desk: Arc<Desk>) 
 }
 
 fn millis_until(due: Millis, now: Millis) -> Duration {
-    Duration::from_millis(u64::try_from(due - now).unwrap_or(0))
+    // Not zero: there was nothing to do a moment ago.
+    Duration::from_millis(u64::try_from(due - now).unwrap_or(0).max(1))
 }
 
-/// Once through everything that is staged.
-async fn pass(hub: &Arc<Hub>, room_id: &RoomId, memory: &mut Memory) -> Outcome<()> {
+/// All that is new, or one that is not.
+async fn turn(hub: &Arc<Hub>, room_id: &RoomId, memory: &mut Memory) -> Outcome<Next> {
     let env = hub.env();
-    let _permit = env.ingests.passes.acquire().await;
-    let many = env.store.staged_for(room_id.as_str(), MANY + 1).await? > u64::from(MANY);
-    let effort = if many { Effort::LITTLE } else { Effort::FULL };
-    let (mut after, mut seen) = (0, HashSet::new());
-    loop {
-        let mut rows = env.store.staged_page(room_id.as_str(), after, PAGE).await?;
-        let Some(last) = rows.last() else { break };
-        after = last.nid;
-        seen.extend(rows.iter().map(|row| row.nid));
-        let now = env.clock.now_ms();
-        rows.retain(|row| !memory.waits(row.nid, now));
-        if rows.is_empty() {
-            continue;
-        }
-        let room = hub.rooms().view(room_id).await?;
-        match room.filter(|room| !room.local_joined.is_empty()) {
-            Some(room) => page(hub, &room, rows, effort, memory).await?,
-            None => {
-                tracing::info!(%room_id, events = rows.len(), "dropping staged events of a room that was left");
-                let mut gone = Gone::default();
-                rows.iter().for_each(|row| gone.add(&row.origin, row.nid));
-                gone.discard(hub).await?;
-            }
-        }
+    let _permit = env.ingests.turns.acquire().await;
+    let staged = env.store.staged_in(room_id.as_str(), MAX_STAGED).await?;
+    if staged.is_empty() {
+        return Ok(Next::Nothing);
     }
-    memory.postponed.retain(|nid, _| seen.contains(nid));
+    let room = hub.rooms().view(room_id).await?;
+    let Some(room) = room.filter(|room| !room.local_joined.is_empty()) else {
+        tracing::info!(%room_id, events = staged.len(), "dropping staged events of a room that was left");
+        drop_rows(hub, &staged).await?;
+        return Ok(Next::AtOnce);
+    };
+    let left_over: Vec<i64> = staged.iter().filter(|nid| memory.done.contains(*nid)).copied().collect();
+    if !left_over.is_empty() {
+        tracing::error!(%room_id, events = left_over.len(), "events have their place and are staged still");
+        drop_rows(hub, &left_over).await?;
+    }
+    let fresh = memory.fresh(&staged);
+    for page in fresh.chunks(PAGE) {
+        place_page(hub, &room, env.store.staged(page).await?, memory).await?;
+    }
+    if !memory.ready.is_empty() {
+        return Ok(Next::AtOnce);
+    }
+    match (memory.due(env.clock.now_ms()), memory.next_due()) {
+        (Some(nid), _) => {
+            let effort = if staged.len() > MANY { Effort::LITTLE } else { Effort::FULL };
+            fetch_for(hub, &room, nid, effort, memory).await?;
+            Ok(Next::AtOnce)
+        }
+        (None, Some(due)) => Ok(Next::At(due)),
+        // What was not read yet.
+        (None, None) => Ok(Next::AtOnce),
+    }
+}
+
+async fn drop_rows(hub: &Hub, nids: &[i64]) -> Outcome<()> {
+    for page in nids.chunks(PAGE) {
+        let mut gone = Gone::default();
+        let rows = hub.env().store.staged(page).await?;
+        rows.iter().for_each(|row| gone.add(&row.origin, row.nid));
+        gone.discard(hub).await?;
+    }
     Ok(())
 }
 
@@ -180,18 +230,16 @@ impl Gone {
     }
 }
 
-async fn page(
+/// Brings in what can come in as it is; the rest is remembered as open.
+async fn place_page(
     hub: &Arc<Hub>,
     room: &RoomSnapshot,
     rows: Vec<inbound_pdu::Model>,
-    effort: Effort,
     memory: &mut Memory,
 ) -> Outcome<()> {
-    let mut items = Vec::with_capacity(rows.len());
     let mut gone = Gone::default();
-    let mut received = HashMap::with_capacity(rows.len());
+    let mut items = Vec::with_capacity(rows.len());
     for row in rows {
-        received.insert(row.nid, row.received_ts);
         match item_of(&row, room) {
             Some(item) => items.push(item),
             None => {
@@ -200,34 +248,79 @@ async fn page(
             }
         }
     }
+    let items = order::parents_first(items, |item| &item.pdu);
     let now = hub.env().clock.now_ms();
-    for (item, end) in place(hub, &room.room_id, items, effort).await? {
-        let (Some(nid), event_id) = (item.staged, &item.pdu.event_id) else {
-            continue;
-        };
+    for (item, end) in together(hub, &room.room_id, items).await? {
         match end {
-            End::Settled(verdict) => {
-                if let Verdict::Rejected(reason) = &verdict {
-                    tracing::info!(room_id = %room.room_id, %event_id, reason, "an event was rejected");
-                }
-                memory.postponed.remove(&nid);
-                memory.placed.insert(item.pdu.event_id);
-            }
-            End::Open { missing, reason } => {
-                let came = received.get(&nid).copied().unwrap_or(now);
-                let given_up = memory.postpone(nid, came, missing, now);
-                tracing::info!(room_id = %room.room_id, %event_id, origin = %item.origin, reason, given_up, "an event has no place yet");
-                if given_up {
-                    gone.add(item.origin.as_str(), nid);
+            End::Settled(verdict) => settled(&item, &verdict, memory),
+            End::Open { missing, .. } => {
+                if let Some(nid) = item.staged {
+                    memory.wait_for(nid, missing, now);
                 }
             }
-            End::Hopeless(reason) => {
-                tracing::warn!(room_id = %room.room_id, %event_id, reason, "an event cannot be stored");
-                gone.add(item.origin.as_str(), nid);
-            }
+            End::Hopeless(reason) => hopeless(&item, &reason, &mut gone),
         }
     }
     gone.discard(hub).await
+}
+
+/// Fetches what one event needs, unless its server kept this one waiting a moment ago.
+async fn fetch_for(
+    hub: &Arc<Hub>,
+    room: &RoomSnapshot,
+    nid: i64,
+    effort: Effort,
+    memory: &mut Memory,
+) -> Outcome<()> {
+    let Some(row) = hub.env().store.staged(&[nid]).await?.pop() else {
+        memory.open.remove(&nid);
+        return Ok(());
+    };
+    // Whatever cannot be read was dropped before.
+    let Some(item) = item_of(&row, room) else { return Ok(()) };
+    let missing = memory.open.get(&nid).map_or_else(Vec::new, |open| open.missing.clone());
+    let now = hub.env().clock.now_ms();
+    memory.slow.retain(|_, until| *until > now);
+    let end = if memory.slow.contains_key(&item.origin) {
+        let reason = "its server is slow".to_owned();
+        End::Open { missing, reason }
+    } else {
+        let (end, late) = with_gap(hub, &room.room_id, &item, missing, effort).await?;
+        if late {
+            memory.slow.insert(item.origin.clone(), hub.env().clock.now_ms() + SLOW_MS);
+        }
+        end
+    };
+    let mut gone = Gone::default();
+    match end {
+        End::Settled(verdict) => settled(&item, &verdict, memory),
+        End::Open { missing, reason } => {
+            let given_up = memory.postpone(nid, row.received_ts, missing, hub.env().clock.now_ms());
+            let event_id = &item.pdu.event_id;
+            tracing::info!(room_id = %room.room_id, %event_id, origin = row.origin, reason, given_up, "an event has no place yet");
+            if given_up {
+                gone.add(&row.origin, nid);
+            }
+        }
+        End::Hopeless(reason) => hopeless(&item, &reason, &mut gone),
+    }
+    gone.discard(hub).await
+}
+
+fn settled(item: &Item, verdict: &Verdict, memory: &mut Memory) {
+    if let Verdict::Rejected(reason) = verdict {
+        let event_id = &item.pdu.event_id;
+        tracing::info!(room_id = %item.pdu.room_id, %event_id, reason, "an event was rejected");
+    }
+    memory.placed(item.staged, &item.pdu.event_id);
+}
+
+fn hopeless(item: &Item, reason: &str, gone: &mut Gone) {
+    let event_id = &item.pdu.event_id;
+    tracing::warn!(room_id = %item.pdu.room_id, %event_id, reason, "an event cannot be stored");
+    if let Some(nid) = item.staged {
+        gone.add(item.origin.as_str(), nid);
+    }
 }
 
 fn item_of(row: &inbound_pdu::Model, room: &RoomSnapshot) -> Option<Item> {
@@ -253,9 +346,11 @@ mod tests {
         let (mut now, mut waits) = (1_000, Vec::new());
         while !memory.postpone(7, 1_000, vec![id("$1")], now) {
             let due = memory.next_due().expect("it waits");
-            assert!(memory.waits(7, now) && !memory.waits(7, due));
+            assert_eq!((memory.due(now), memory.due(due)), (None, Some(7)));
             waits.push((due - now) / 1_000);
             now = due;
+            // Looked at again in between, it keeps its place in the row.
+            memory.wait_for(7, vec![id("$2")], now);
         }
         assert_eq!(waits[..7], [30, 60, 120, 240, 480, 900, 900]);
         assert!(now - 1_000 >= GIVE_UP_AFTER_MS && now - 1_000 < GIVE_UP_AFTER_MS + LONGEST_WAIT_MS);
@@ -266,13 +361,20 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_that_came_ends_the_wait() {
+    fn what_is_new_or_was_waited_for_comes_first() {
         let mut memory = Memory::default();
-        memory.postpone(1, 0, vec![id("$a"), id("$b")], 0);
-        memory.postpone(2, 0, vec![id("$c")], 0);
-        memory.placed.insert(id("$b"));
-        assert!(memory.hurry());
-        assert!(!memory.waits(1, 0) && memory.waits(2, 0));
-        assert!(!memory.hurry(), "once");
+        assert_eq!(memory.fresh(&[1, 2, 3]), [1, 2, 3]);
+        memory.wait_for(1, vec![id("$a"), id("$b")], 0);
+        memory.wait_for(2, vec![id("$c")], 0);
+        memory.placed(Some(3), &id("$3"));
+        assert_eq!(memory.fresh(&[1, 2, 4]), [4]);
+        assert_eq!(memory.due(0), Some(1), "the oldest");
+        memory.postpone(1, 0, vec![id("$b")], 0);
+        assert_eq!(memory.due(0), Some(2));
+        memory.placed(Some(4), &id("$b"));
+        assert_eq!(memory.fresh(&[1, 2]), [1]);
+        assert_eq!(memory.fresh(&[1, 2]), Vec::<i64>::new(), "once");
+        assert_eq!(memory.fresh(&[2]), Vec::<i64>::new());
+        assert_eq!(memory.next_due(), Some(0), "what is gone is forgotten");
     }
 }

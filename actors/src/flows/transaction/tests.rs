@@ -34,7 +34,11 @@ fn with_remote<F: Future<Output = ()> + Send + 'static>(
 
 async fn worked_off(hub: &Hub, remote: &Remote) {
     let left = || staged(hub, &remote.room_id);
-    until!("the staged events are worked off", (left().await == 0).then_some(()));
+    until!(
+        "the staged events are worked off",
+        // What is committed is shown a moment later.
+        (left().await == 0 && !hub.env().ingests.is_busy(&remote.room_id)).then_some(())
+    );
 }
 
 fn code<T: std::fmt::Debug>(outcome: Outcome<T>) -> String {
