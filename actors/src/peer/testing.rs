@@ -122,6 +122,13 @@ impl FakeWire {
         self.heard.lock().expect("not poisoned").clone()
     }
 
+    /// What one server was asked so far.
+    pub fn heard_by(&self, server: &str) -> Vec<Heard> {
+        let mut heard = self.heard();
+        heard.retain(|heard| heard.server == server);
+        heard
+    }
+
     /// What one server was sent so far.
     pub fn sent_to(&self, server: &str) -> Vec<Heard> {
         let mut heard = self.heard();
@@ -258,7 +265,7 @@ pub fn raw(value: &Value) -> Box<RawValue> {
 }
 
 /// A public room of `@alice:x`, with users of other servers.
-pub async fn room_with(hub: &Hub, others: &[&str]) -> OwnedRoomId {
+pub async fn room_with(hub: &Arc<Hub>, others: &[&str]) -> OwnedRoomId {
     let mut request = ruma::api::client::room::create_room::v3::Request::new();
     request.preset = Some("public_chat".into());
     let room = create_room(hub, &user("@alice:x"), &request).await.expect("made");

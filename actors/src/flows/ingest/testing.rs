@@ -270,6 +270,7 @@ impl Book {
             .map(|(_, value)| value.into_owned());
         let named = |at: usize| rest.get(at).and_then(|id| EventId::parse(id.as_str()).ok());
         let body = match kind.as_str() {
+            "send" => Some(json!({ "pdus": {} })),
             "get_missing_events" => Some(self.missing_events(&heard.json())),
             "state_ids" => asked.and_then(|id| self.state_ids(&EventId::parse(id).ok()?)),
             "state" => asked.and_then(|id| self.whole_state(&EventId::parse(id).ok()?)),

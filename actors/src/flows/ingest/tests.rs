@@ -51,6 +51,12 @@ async fn extremities(hub: &Hub, remote: &Remote) -> Vec<String> {
     room.extremities.iter().map(|end| end.event_id.to_string()).collect()
 }
 
+/// How often something was asked.
+fn questions(world: &World) -> usize {
+    let heard = world.wire.heard();
+    heard.iter().filter(|heard| !heard.path.contains("/v1/send/")).count()
+}
+
 /// How often one kind of request was made.
 fn asked(world: &World, kind: &str) -> usize {
     let kind = format!("/_matrix/federation/v1/{kind}/");
@@ -85,7 +91,7 @@ fn events_join_the_room_in_every_format() {
             worked_off(&hub, &remote).await;
             all_are(&hub, &pdus, Status::Accepted).await;
             assert_eq!(extremities(&hub, &remote).await, [pdus[0].event_id.to_string()]);
-            assert!(world.wire.heard().is_empty(), "nothing was missing");
+            assert_eq!(questions(&world), 0, "nothing was missing");
         });
     }
 }
@@ -283,7 +289,7 @@ fn rejected_events_are_final_and_what_follows_them_is_not_lost() {
         remote.send(&hub, std::slice::from_ref(&grab)).await.expect("taken");
         worked_off(&hub, &remote).await;
         assert_eq!(status(&hub, &grab.event_id).await, Some(Status::Rejected));
-        assert!(world.wire.heard().is_empty());
+        assert_eq!(questions(&world), 0);
     });
 }
 

@@ -95,7 +95,9 @@ impl Memory {
             self.open.remove(&nid);
             return true;
         }
-        let wait = FIRST_WAIT_MS.saturating_mul(1 << (tries - 1).min(16)).min(LONGEST_WAIT_MS);
+        let wait = FIRST_WAIT_MS
+            .saturating_mul(1 << (tries - 1).min(16))
+            .min(LONGEST_WAIT_MS);
         let due = now + wait;
         self.open.insert(nid, Open { due, tries, missing });
         false
@@ -175,7 +177,11 @@ async fn turn(hub: &Arc<Hub>, room_id: &RoomId, memory: &mut Memory) -> Outcome<
         drop_rows(hub, &staged).await?;
         return Ok(Next::AtOnce);
     };
-    let left_over: Vec<i64> = staged.iter().filter(|nid| memory.done.contains(*nid)).copied().collect();
+    let left_over: Vec<i64> = staged
+        .iter()
+        .filter(|nid| memory.done.contains(*nid))
+        .copied()
+        .collect();
     if !left_over.is_empty() {
         tracing::error!(%room_id, events = left_over.len(), "events have their place and are staged still");
         drop_rows(hub, &left_over).await?;
@@ -189,7 +195,11 @@ async fn turn(hub: &Arc<Hub>, room_id: &RoomId, memory: &mut Memory) -> Outcome<
     }
     match (memory.due(env.clock.now_ms()), memory.next_due()) {
         (Some(nid), _) => {
-            let effort = if staged.len() > MANY { Effort::LITTLE } else { Effort::FULL };
+            let effort = if staged.len() > MANY {
+                Effort::LITTLE
+            } else {
+                Effort::FULL
+            };
             fetch_for(hub, &room, nid, effort, memory).await?;
             Ok(Next::AtOnce)
         }
@@ -265,13 +275,7 @@ async fn place_page(
 }
 
 /// Fetches what one event needs, unless its server kept this one waiting a moment ago.
-async fn fetch_for(
-    hub: &Arc<Hub>,
-    room: &RoomSnapshot,
-    nid: i64,
-    effort: Effort,
-    memory: &mut Memory,
-) -> Outcome<()> {
+async fn fetch_for(hub: &Arc<Hub>, room: &RoomSnapshot, nid: i64, effort: Effort, memory: &mut Memory) -> Outcome<()> {
     let Some(row) = hub.env().store.staged(&[nid]).await?.pop() else {
         memory.open.remove(&nid);
         return Ok(());
@@ -287,7 +291,9 @@ async fn fetch_for(
     } else {
         let (end, late) = with_gap(hub, &room.room_id, &item, missing, effort).await?;
         if late {
-            memory.slow.insert(item.origin.clone(), hub.env().clock.now_ms() + SLOW_MS);
+            memory
+                .slow
+                .insert(item.origin.clone(), hub.env().clock.now_ms() + SLOW_MS);
         }
         end
     };
