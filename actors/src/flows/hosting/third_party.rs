@@ -12,6 +12,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::error::{DomainError, Outcome};
+use crate::flows::remote;
 use crate::hub::Hub;
 use crate::peer::handle::Pace;
 use crate::room::commands::{Draft, Incoming, Ingest, Verdict};
@@ -115,7 +116,7 @@ async fn invite(hub: &Hub, room: &Arc<RoomSnapshot>, claim: &Exchange) -> Outcom
     if hub.env().is_local(&claim.user) {
         take(hub, room, &draft).await
     } else {
-        Err(crate::flows::not_federated("cannot invite"))
+        remote::invite::send(hub, &room.room_id, &draft).await
     }
 }
 

@@ -28,4 +28,4 @@ mod join_tests;
 #[cfg(test)]
 mod leave_tests;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use super::world::{World, is_refused, local, raw, remote, with_world, y};
 use crate::flows::hosting::{Exchange, bound, exchange};
+use crate::flows::remote::testing::with_resident;
 use crate::key::ServerKey;
+use crate::peer::testing::{answer, ok};
 use crate::session::account::Registration;
 
 /// An identity server.
@@ -234,5 +236,68 @@ fn the_room_may_belong_to_others_too() {
         assert!(invite.pdu.has_membership("invite") && invite.pdu.sender == yves);
         let pdu: BTreeMap<String, Value> = serde_json::from_str(&invite.pdu.json).expect("JSON");
         assert!(pdu["signatures"]["x"].is_object(), "signed by who sent it");
+    });
+}
+
+#[test]
+fn the_server_of_the_invited_user_signs() {
+    with_resident("11", |world, hub, resident| async move {
+        let here = World::of(hub);
+        let identity = Identity::new();
+        let room_id = room(&here, &identity).await;
+        resident.room().room_id = room_id.clone();
+        let signed = identity.sign("@yves:y", "token");
+        let claim = claim(&room_id, "@yves:y", &signed);
+        let id = exchange(&here.hub, y(), &claim).await.expect("signed");
+        let view = here.view(&room_id).await;
+        let invite = view.state_event("m.room.member", "@yves:y").expect("there");
+        assert!(invite.pdu.has_membership("invite") && invite.pdu.event_id == id);
+        let pdu: Value = serde_json::from_str(&invite.pdu.json).expect("JSON");
+        assert!(pdu["signatures"]["x"].is_object() && pdu["signatures"]["y"].is_object());
+        assert_eq!(pdu["content"]["third_party_invite"]["signed"], signed);
+        let heard = world.wire.heard();
+        assert!(heard.iter().any(|heard| heard.path.contains("/v2/invite/")));
+    });
+}
+
+#[test]
+fn invites_to_rooms_of_others_are_claimed_there() {
+    with_resident("11", |world, hub, _| async move {
+        let here = World::of(hub);
+        register(&here, "bob").await;
+        world.wire.script(|_| answer(ok(&json!({}))));
+        let signed = Identity::new().sign("@bob:x", "token");
+        let invite = |room_id: &str, sender: &str, signed: &Value| {
+            let (room_id, sender) = (room_id.try_into(), sender.try_into());
+            let signed = Raw::from_json(raw(signed));
+            let (room_id, sender) = (room_id.expect("a room id"), sender.expect("a user id"));
+            ThirdPartyInvite::new("b@e".to_owned(), local("bob"), room_id, sender, signed)
+        };
+        let other = Identity::new().sign("@eve:x", "token");
+        let invites = vec![
+            invite("!theirs:y", "@yves:y", &signed),
+            // What was signed for somebody else is not even asked for.
+            invite("!theirs:q", "@quin:q", &other),
+            // A room that nobody knows, by a user of this server.
+            invite("!gone:x", "@alice:x", &signed),
+        ];
+        bound(&here.hub, &local("bob"), invites).await.expect("taken");
+        let heard = world.wire.heard();
+        let [asked] = heard.as_slice() else {
+            panic!("{heard:?}");
+        };
+        assert_eq!(asked.method, "PUT");
+        assert!(
+            asked.path.contains("/v1/exchange_third_party_invite/"),
+            "{}",
+            asked.path
+        );
+        let body = asked.json();
+        assert_eq!(
+            (&body["sender"], &body["state_key"]),
+            (&json!("@yves:y"), &json!("@bob:x"))
+        );
+        assert_eq!(body["content"]["third_party_invite"]["signed"], signed);
+        assert_eq!(asked.server, "y");
     });
 }

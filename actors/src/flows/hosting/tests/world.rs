@@ -64,10 +64,7 @@ pub fn with_world<F: Future<Output = ()> + Send + 'static>(test: impl Fn(World) 
     with_hub(move |hub| {
         let test = test.clone();
         async move {
-            let world = World {
-                hub,
-                y: Origin::new("y"),
-            };
+            let world = World::of(hub);
             world.know(&world.y).await;
             test(world).await;
         }
@@ -75,6 +72,14 @@ pub fn with_world<F: Future<Output = ()> + Send + 'static>(test: impl Fn(World) 
 }
 
 impl World {
+    /// A hub that knows server `y` already.
+    pub fn of(hub: Arc<Hub>) -> Self {
+        Self {
+            hub,
+            y: Origin::new("y"),
+        }
+    }
+
     /// Server `x` has fetched the key of another one.
     pub async fn know(&self, server: &Origin) {
         let mut keys = PublicKeyMap::new();
