@@ -9,6 +9,7 @@ use crate::common::{
 };
 
 mod hostile;
+mod hosting;
 mod remote;
 mod restart;
 #[macro_use]
