@@ -1,5 +1,6 @@
 //! A user's devices: names and ends. They begin with a login, in `account.rs`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use entities::ids::StreamPos;
@@ -9,6 +10,7 @@ use ruma::OwnedDeviceId;
 
 use super::auth;
 use super::interest::interested_users;
+use super::outbound;
 use super::view::{DeviceView, UserView};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
@@ -95,7 +97,8 @@ async fn rename(
     if let Some(device) = Arc::make_mut(&mut changed.devices).get_mut(&device_id) {
         device.display_name = name;
     }
-    announce(env, Rows::default(), &changed, Vec::new()).await?;
+    let renamed = vec![device_id.to_string()];
+    commit(env, Rows::default(), renamed, &changed, Vec::new()).await?;
     Ok(Some(changed))
 }
 
@@ -140,27 +143,48 @@ pub fn with_device(view: &UserView, row: &device::Model) -> UserView {
 ///
 /// # Errors
 /// `Unavailable` when nothing was written.
-pub async fn announce(env: &Env, mut rows: Rows, changed: &UserView, tokens_gone: Vec<Vec<u8>>) -> Outcome<()> {
+pub async fn announce(env: &Env, rows: Rows, changed: &UserView, tokens_gone: Vec<Vec<u8>>) -> Outcome<()> {
+    let deleted = rows.devices_deleted.iter().map(|(_, device)| device);
+    let made = rows.devices.iter().map(|row| &row.device_id);
+    let devices: BTreeSet<String> = deleted.chain(made).cloned().collect();
+    commit(env, rows, devices.into_iter().collect(), changed, tokens_gone).await
+}
+
+/// `devices`: those that other servers are told of.
+async fn commit(
+    env: &Env,
+    mut rows: Rows,
+    devices: Vec<String>,
+    changed: &UserView,
+    tokens_gone: Vec<Vec<u8>>,
+) -> Outcome<()> {
     let user = changed.user_id.clone();
     rows.device_list_changes.push(device_list_change::Model {
         pos: 0,
         user_id: user.to_string(),
     });
+    let told = outbound::devices(env, &user, &devices, 0, &mut rows).await?;
     let concerned = interested_users(env, &user).await?;
     let (users, tokens, view) = (env.users.clone(), env.tokens.clone(), Arc::new(changed.clone()));
     let publish = move |base: StreamPos| {
         users.publish(user.clone(), view);
         auth::invalidate(&tokens, &tokens_gone);
-        vec![Fact {
+        let change = Fact {
             pos: base,
             users: concerned,
             kind: FactKind::DeviceList { user },
-        }]
+        };
+        let wake = told.fact.map(|fact| Fact {
+            pos: StreamPos(fact.pos.0 + base.0),
+            ..fact
+        });
+        std::iter::once(change).chain(wake).collect()
     };
+    let positions = u32::try_from(1 + told.positions).unwrap_or(u32::MAX);
     env.journal
         .submit(Submission {
             rows,
-            positions: 1,
+            positions,
             publish: Box::new(publish),
         })
         .await?;

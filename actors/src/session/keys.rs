@@ -11,14 +11,14 @@ pub mod query;
 mod signatures;
 mod upload;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use entities::device_list_change;
 use entities::ids::StreamPos;
 use entities::store::e2ee::KeyStock;
 use entities::store::rows::Rows;
-use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use serde_json::value::RawValue;
 
 pub use self::cross_signing::{CrossSigningUpload, is_free};
@@ -27,6 +27,7 @@ pub use self::signatures::Failures;
 pub use self::upload::Upload;
 use super::interest::interested_users;
 use super::view::UserView;
+use super::{load, outbound};
 use crate::env::Env;
 use crate::error::Outcome;
 use crate::stream::fact::{Fact, FactKind};
@@ -100,19 +101,43 @@ fn with_stock(view: &UserView, device: &DeviceId, stock: KeyStock) -> UserView {
     changed
 }
 
+/// Tells other servers of the user's keys among `rows`: of one device where only that changed, or else of the cross-signing
+/// keys, which makes them look at everything.
+async fn tell_others(env: &Env, user: &UserId, at: i64, rows: &mut Rows) -> Outcome<Option<Fact>> {
+    let view = load::view(env, user).await?;
+    let is_device = |id: &String| view.as_ref().is_some_and(|view| view.devices.contains_key(id.as_str()));
+    let of_user = rows
+        .key_signatures
+        .iter()
+        .filter(|row| row.target_user == user.as_str());
+    let signed = of_user.map(|row| row.target_key.clone());
+    let uploaded = rows.device_keys.iter().map(|row| row.device_id.clone());
+    let named: BTreeSet<String> = signed.chain(uploaded).collect();
+    let one = named.first().filter(|id| named.len() == 1 && is_device(id)).cloned();
+    let told = match one.filter(|_| rows.cross_signing_keys.is_empty()) {
+        Some(device) => outbound::devices(env, user, &[device], at, rows).await?,
+        None => outbound::signing_keys(env, user, at, rows).await?,
+    };
+    Ok(told.fact)
+}
+
 /// Commits `rows` and tells the users `changed` concerns that its keys are new: by default everybody who shares a room
 /// with that user, or else those named.
 async fn announce(env: &Env, mut rows: Rows, changed: HashMap<OwnedUserId, Option<OwnedUserId>>) -> Outcome<()> {
-    let mut facts = Vec::with_capacity(changed.len());
+    let (mut facts, mut wakes) = (Vec::with_capacity(changed.len()), Vec::new());
     for (at, (user, only)) in (0i64..).zip(changed) {
         rows.device_list_changes.push(device_list_change::Model {
             pos: at,
             user_id: user.to_string(),
         });
+        let users_everywhere = only.is_none();
         let users: Arc<[OwnedUserId]> = match only {
             Some(only) => Arc::from([only]),
             None => interested_users(env, &user).await?,
         };
+        if users_everywhere {
+            wakes.extend(tell_others(env, &user, at, &mut rows).await?);
+        }
         let kind = FactKind::DeviceList { user };
         facts.push(Fact {
             pos: StreamPos(at),
@@ -121,6 +146,7 @@ async fn announce(env: &Env, mut rows: Rows, changed: HashMap<OwnedUserId, Optio
         });
     }
     let positions = u32::try_from(facts.len()).unwrap_or(u32::MAX);
+    facts.extend(wakes);
     let publish = move |base: StreamPos| {
         for fact in &mut facts {
             fact.pos = StreamPos(fact.pos.0 + base.0);

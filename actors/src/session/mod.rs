@@ -16,6 +16,7 @@ pub mod kind;
 pub mod lease;
 pub mod load;
 pub mod localpart;
+pub mod outbound;
 pub mod password;
 pub mod quota;
 pub mod seen;

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 pub use self::deliver::Delivery;
 use super::view::UserView;
-use super::{inbox, load};
+use super::{inbox, load, outbound};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::stream::fact::{Fact, FactKind};
@@ -127,7 +127,11 @@ async fn send(env: &Env, view: &UserView, messages: Messages) -> Outcome<()> {
         ts: env.clock.now_ms(),
     });
     let devices = receivers(&rows.to_device);
-    let positions = u32::try_from(rows.to_device.len()).unwrap_or(u32::MAX);
+    let first = i64::try_from(rows.to_device.len()).unwrap_or(i64::MAX);
+    let kind = rows.to_device_txns[0].event_type.clone();
+    let told = outbound::messages(env, &view.user_id, &kind, &contents, first, &mut rows)?;
+    facts.extend(told.fact);
+    let positions = u32::try_from(first.saturating_add(told.positions)).unwrap_or(u32::MAX);
     let publish = move |base: StreamPos| {
         for fact in &mut facts {
             fact.pos = StreamPos(fact.pos.0 + base.0);
@@ -175,8 +179,8 @@ fn fact(row: &to_device::Model) -> Option<Fact> {
 async fn address(env: &Env, sender: &UserId, event_type: &str, contents: &Contents) -> Outcome<Vec<to_device::Model>> {
     let (mut rows, mut bytes) = (Vec::new(), 0);
     for (user, by_device) in contents {
+        // Other servers address their users themselves.
         if !env.is_local(user) {
-            tracing::debug!(%user, event_type, "a message to another server's user was dropped");
             continue;
         }
         let Some(target) = load::view(env, user).await? else {
