@@ -14,10 +14,9 @@ use crate::peer::handle::Pace;
 
 /// Aliases of other servers that are kept in mind.
 const KEPT: u64 = 10_000;
-/// For how long.
-const FRESH: Duration = Duration::from_secs(60);
-/// How long it is kept in mind that there is none.
-const ABSENT: Duration = Duration::from_secs(10);
+/// For how long, and how long it is kept in mind that there is none: enough for those who come at once, and too short for
+/// anybody to miss that an alias was deleted.
+const FRESH: Duration = Duration::from_secs(5);
 /// Servers that are kept of one alias.
 const MAX_SERVERS: usize = 50;
 
@@ -41,7 +40,7 @@ impl Default for Aliases {
     fn default() -> Self {
         Self {
             found: Cache::builder().max_capacity(KEPT).time_to_live(FRESH).build(),
-            absent: Cache::builder().max_capacity(KEPT).time_to_live(ABSENT).build(),
+            absent: Cache::builder().max_capacity(KEPT).time_to_live(FRESH).build(),
         }
     }
 }

@@ -58,8 +58,10 @@ pub async fn check(env: &Arc<Env>, sent: &Sent<'_>, answer: RoomState) -> Outcom
     if state.len() + auth_chain.len() > MAX_EVENTS {
         return Err(bad_answer(&"too many events"));
     }
-    let (ids, events) = verified(env, sent, state, auth_chain).await?;
+    let (ids, mut events) = verified(env, sent, state, auth_chain).await?;
     let state = state_of(sent, &ids, &events)?;
+    // Every event rests on it, also where none names it (since version 12).
+    events.sort_by_key(|event| !event.is_state("m.room.create", ""));
     Ok(Import {
         version: sent.version.to_string(),
         state,

@@ -1,8 +1,9 @@
 //! Joins by way of another server, which the test plays.
 
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomOrAliasId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomOrAliasId};
 use serde_json::{Value, json};
 
+use super::super::alias::resolve;
 use super::super::membership::{Change, change, join};
 use super::testing::{NAME, Resident, user, with_resident, yves};
 use super::unfinished::round;
@@ -303,30 +304,26 @@ fn older_servers_let_users_in_as_well() {
 fn an_alias_of_another_server_leads_there() {
     with_resident("11", |world, hub, resident| async move {
         let room_id = resident.room().room_id.clone();
-        assert_eq!(
-            joins(&hub, &user("alice"), "#room:y", &[]).await.expect("joined"),
-            room_id
-        );
+        let alias = <&RoomAliasId>::try_from("#room:y").expect("an alias");
         let lookups = || {
-            world
-                .wire
-                .heard()
+            let heard = world.wire.heard();
+            heard
                 .iter()
                 .filter(|heard| heard.path.contains("/query/directory"))
                 .count()
         };
-        assert_eq!(lookups(), 1);
-        joins(&hub, &user("bob"), "#room:y", &[]).await.expect("joined");
+        let target = resolve(&hub, alias).await.expect("there");
+        assert_eq!(target.room_id, room_id);
+        assert!(target.servers.iter().any(|server| server == NAME), "{target:?}");
+        resolve(&hub, alias).await.expect("there");
         assert_eq!(lookups(), 1, "it is kept in mind");
+        let joined = joins(&hub, &user("alice"), "#room:y", &[]).await;
+        assert_eq!(joined.expect("joined"), room_id);
         resident.room().refused.insert("query", (404, "M_NOT_FOUND"));
-        assert_eq!(
-            refusal(joins(&hub, &user("bob"), "#other:y", &[]).await),
-            (404, "M_NOT_FOUND".into())
-        );
-        assert_eq!(
-            refusal(joins(&hub, &user("bob"), "#room:down", &[]).await),
-            (502, "M_UNKNOWN".into())
-        );
+        let outcome = joins(&hub, &user("bob"), "#other:y", &[]).await;
+        assert_eq!(refusal(outcome), (404, "M_NOT_FOUND".into()));
+        let outcome = joins(&hub, &user("bob"), "#room:down", &[]).await;
+        assert_eq!(refusal(outcome), (502, "M_UNKNOWN".into()));
     });
 }
 

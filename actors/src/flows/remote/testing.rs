@@ -280,7 +280,8 @@ impl Room {
     }
 
     fn joined(&mut self, heard: &Heard) -> Value {
-        let state: Vec<Value> = self.state.values().map(|pdu| sent(pdu)).collect();
+        // In no helpful order.
+        let state: Vec<Value> = self.state.values().rev().map(|pdu| sent(pdu)).collect();
         let event = self.take(heard);
         let chain = self.chain();
         json!({ "state": state, "auth_chain": chain, "event": event, "origin": NAME })
