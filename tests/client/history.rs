@@ -131,6 +131,82 @@ both_databases! {
         }
     }
 
+    async fn members_of_a_time_are_told_to_those_who_see_it(server) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let eve = server.register("eve").await;
+        for (visibility, expected) in [
+            ("joined", [403, 403, 200]),
+            ("invited", [403, 200, 200]),
+            ("shared", [200, 200, 200]),
+            ("world_readable", [200, 200, 200]),
+        ] {
+            let state = json!([{ "type": "m.room.history_visibility", "content": { "history_visibility": visibility } }]);
+            let room = alice.create_room(json!({ "initial_state": state, "preset": "public_chat" })).await;
+            eve.join(&room).await;
+            let now = async || text(&alice.sync(None, 0, None).await, "next_batch");
+            let mut times = vec![now().await];
+            eve.leave(&room).await;
+            alice.invite(&room, &bob.user_id).await;
+            times.push(now().await);
+            bob.join(&room).await;
+            times.push(now().await);
+            alice.send_text(&room, "later").await;
+            let members = async |user: &User, at: &str| {
+                user.get(&format!("rooms/{}/members?at={}", encode(&room), encode(at))).await
+            };
+            for (at, status) in times.iter().zip(expected) {
+                let answer = members(&bob, at).await;
+                assert_eq!(answer.0, status, "{visibility} at {at}: {}", answer.1);
+                assert_eq!(answer.1["errcode"], if status == 200 { Value::Null } else { json!("M_FORBIDDEN") });
+                members(&alice, at).await.ok();
+            }
+            let first = members(&alice, &times[0]).await.ok();
+            let joined: Vec<&Value> = first["chunk"].as_array().expect("a list").iter()
+                .filter(|event| event["content"]["membership"] == "join").map(|event| &event["state_key"]).collect();
+            assert!(joined.contains(&&json!(eve.user_id)) && !joined.contains(&&json!(bob.user_id)), "{first}");
+        }
+    }
+
+    async fn who_left_keeps_what_was_seen_whatever_happens_then(server) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        for visibility in ["joined", "shared"] {
+            let state = json!([{ "type": "m.room.history_visibility", "content": { "history_visibility": visibility } }]);
+            let room = alice.create_room(json!({ "initial_state": state, "preset": "public_chat" })).await;
+            bob.join(&room).await;
+            let seen = alice.send_text(&room, "seen").await;
+            alice.set_state(&room, "m.room.topic", "", json!({ "topic": "before" })).await;
+            bob.leave(&room).await;
+            let missed = alice.send_text(&room, "missed").await;
+            alice.set_state(&room, "m.room.topic", "", json!({ "topic": "after" })).await;
+            let act = async |action: &str| {
+                let path = format!("rooms/{}/{action}", encode(&room));
+                alice.post(&path, json!({ "user_id": bob.user_id })).await.ok();
+            };
+            let steps: [&[&str]; 5] = [&[], &["ban"], &["unban"], &["ban", "unban", "ban"], &["unban", "invite", "kick", "ban"]];
+            for step in steps {
+                for action in step {
+                    act(action).await;
+                }
+                let mut found = walk(&bob, &room, "b").await;
+                found.reverse();
+                assert_eq!(bodies(&json!(found)), ["seen"], "{visibility} after {step:?}");
+                let event = async |id: &str| bob.get(&format!("rooms/{}/event/{}", encode(&room), encode(id))).await.0;
+                assert_eq!((event(&seen).await, event(&missed).await), (200, 404), "{visibility} after {step:?}");
+                let topic = bob.get(&format!("rooms/{}/state/m.room.topic", encode(&room))).await.ok();
+                assert_eq!(topic["topic"], "before", "{visibility} after {step:?}");
+                let members = bob.get(&format!("rooms/{}/members", encode(&room))).await.ok();
+                let own = members["chunk"].as_array().expect("a list").iter()
+                    .find(|event| event["state_key"] == bob.user_id.as_str());
+                assert_eq!(own.map(|event| &event["content"]["membership"]), Some(&json!("leave")), "{visibility} {step:?}");
+                let path = format!("rooms/{}/context/{}?limit=10", encode(&room), encode(&seen));
+                let around = bob.get(&path).await.ok();
+                assert!(!bodies(&around["events_after"]).contains(&"missed"), "{visibility} after {step:?}");
+            }
+            bob.post(&format!("rooms/{}/forget", encode(&room)), json!({})).await.ok();
+            bob.get(&format!("rooms/{}/messages?dir=b", encode(&room))).await.refused(403, "M_FORBIDDEN");
+        }
+    }
+
     async fn redactions_take_the_content_away(server) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         for version in ["10", "11"] {

@@ -8,7 +8,7 @@ use ruma::{EventId, OwnedUserId, RoomId, UserId};
 
 use super::event::{Status, StoredEvent};
 use super::snapshot::RoomSnapshot;
-use super::visibility::{HistoryVisibility, Standing, filter_visible};
+use super::visibility::{At, HistoryVisibility, Standing, filter_visible, sees_at};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::session::sync::filter::event_allowed;
@@ -321,6 +321,30 @@ pub async fn state_upto(env: &Env, access: &Access, upto: StreamPos) -> Outcome<
         group = next.first().and_then(|event| event.state_group).unwrap_or(group);
     }
     state_at(env, room, group).await
+}
+
+/// The state after everything up to `upto`, for users who see what happened there: somebody who joined later need not have
+/// been meant to know who was there before.
+///
+/// # Errors
+/// `M_FORBIDDEN` where the user does not see what happened there; `Unavailable` when the database does not answer.
+pub async fn state_seen(env: &Env, access: &Access, upto: StreamPos) -> Outcome<Vec<Arc<StoredEvent>>> {
+    let state = state_upto(env, access, upto).await?;
+    if upto >= access.upto {
+        return Ok(state);
+    }
+    let standing = Standing::find(&env.rooms, &access.room, &access.user).await?;
+    let find = |kind: &str, key: &str| state.iter().find(|event| event.pdu.is_state(kind, key));
+    let at = At {
+        visibility: HistoryVisibility::of(find("m.room.history_visibility", "").map(|event| &**event)),
+        membership: find("m.room.member", access.user.as_str())
+            .and_then(|event| event.pdu.membership())
+            .unwrap_or_else(|| "leave".to_owned()),
+    };
+    match sees_at(standing, upto, &at) {
+        true => Ok(state),
+        false => Err(DomainError::forbidden("you do not see the room as it was at that time")),
+    }
 }
 
 /// One entry of the state the user may see.

@@ -104,6 +104,16 @@ impl Standing {
     pub fn surely_sees(&self, event: &StoredEvent) -> bool {
         matches!((self.joined_since, event.pos), (Some(since), Some(pos)) if pos >= since)
     }
+
+    /// Whether what happened at `pos` is shown to somebody of this membership then.
+    fn is_shown(&self, visibility: HistoryVisibility, membership: &str, pos: StreamPos) -> bool {
+        match visibility {
+            HistoryVisibility::WorldReadable => true,
+            HistoryVisibility::Shared => self.joined_until > pos,
+            HistoryVisibility::Invited => membership == "invite",
+            HistoryVisibility::Joined => false,
+        }
+    }
 }
 
 /// The membership that a member event replaced, as it tells itself; redacted ones do not.
@@ -151,6 +161,12 @@ async fn last_departure(rooms: &RoomCache, room: &RoomSnapshot, user: &UserId) -
     Ok(departure.unwrap_or_default())
 }
 
+/// Whether the user sees the room as it was at a position, by the state there.
+#[must_use]
+pub fn sees_at(standing: Standing, pos: StreamPos, at: &At) -> bool {
+    at.membership == "join" || standing.is_shown(at.visibility, &at.membership, pos)
+}
+
 /// Whether the user sees the event, by the state before it.
 #[must_use]
 pub fn sees(user: &UserId, standing: Standing, event: &StoredEvent, at: &At) -> bool {
@@ -168,12 +184,7 @@ pub fn sees(user: &UserId, standing: Standing, event: &StoredEvent, at: &At) -> 
     [Some(at.visibility), after]
         .into_iter()
         .flatten()
-        .any(|visibility| match visibility {
-            HistoryVisibility::WorldReadable => true,
-            HistoryVisibility::Shared => standing.joined_until > pos,
-            HistoryVisibility::Invited => at.membership == "invite",
-            HistoryVisibility::Joined => false,
-        })
+        .any(|visibility| standing.is_shown(visibility, &at.membership, pos))
 }
 
 /// Keeps what the user sees.

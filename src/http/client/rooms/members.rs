@@ -53,7 +53,7 @@ async fn members(ctx: Ctx, request: get_member_events::v3::Request) -> Outcome<R
     let reading = Reading::open(&ctx, &request.room_id).await?;
     let at = request.at.as_deref().map(Token::parse).transpose()?;
     let upto = at.map_or(reading.upto(), Token::pos);
-    let state = read::state_upto(ctx.hub.env(), &reading.access, upto).await?;
+    let state = read::state_seen(ctx.hub.env(), &reading.access, upto).await?;
     let wanted = |membership: &str| {
         request
             .membership
