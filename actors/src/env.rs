@@ -14,6 +14,7 @@ use crate::cpu::Cpu;
 use crate::error::Outcome;
 use crate::failpoint::Failpoints;
 use crate::flows::alias::Aliases;
+use crate::flows::backfill::Backfills;
 use crate::flows::ingest::Ingests;
 use crate::flows::profile::Spreading;
 use crate::flows::remote::Entries;
@@ -120,6 +121,8 @@ pub struct Env {
     pub upgrading: Turns,
     /// Transactions of other servers that are under way.
     pub gate: Gate,
+    /// Rooms whose history is being fetched.
+    pub backfills: Backfills,
     /// Rooms whose staged events are worked on.
     pub ingests: Ingests,
     /// Where aliases of other servers lead.
@@ -217,6 +220,7 @@ impl Env {
             key,
             upgrading: Turns::default(),
             gate: Gate::default(),
+            backfills: Backfills::default(),
             ingests: Ingests::default(),
             settings,
             server_name,

@@ -12,6 +12,9 @@ use serde_json::value::RawValue;
 
 use super::snapshot::StateKey;
 
+/// The type of events that join a room's branches and say nothing.
+pub const DUMMY: &str = "org.matrix.dummy_event";
+
 /// A PDU, parsed as far as the server needs it. The text it came in stays beside it.
 ///
 /// Only what authorization and storage read is typed; the content stays JSON text (peers send what they like).
@@ -84,6 +87,12 @@ impl Pdu {
         }
         let content = self.content_as::<Content<'_>>().ok()?;
         (!content.membership.is_empty()).then_some(content.membership)
+    }
+
+    /// Whether it only holds the graph together: no reader gets to see it.
+    #[must_use]
+    pub fn is_dummy(&self) -> bool {
+        self.kind.to_string() == DUMMY
     }
 
     /// Whether it is the state event `(kind, state_key)`.

@@ -17,6 +17,7 @@ use dashmap::DashMap;
 use ruma::{OwnedRoomId, RoomId, ServerName};
 use tokio::sync::{Notify, Semaphore};
 
+pub use self::gap::past;
 pub use self::place::{End, Item};
 pub use self::verify::verify;
 use crate::error::Outcome;

@@ -2,6 +2,7 @@
 //! state, and each step can be repeated.
 
 pub mod alias;
+pub mod backfill;
 pub mod create_room;
 pub mod deactivate;
 pub mod directory;

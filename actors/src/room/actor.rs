@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::commands::{Append, Appended, Backfill, Create, Import, Imported, Ingest, OutOfRoom, SetReceipt, Verdict};
 use super::commit::{self, Answer, End, Item};
+use super::heal;
 use super::import::{self, Failed};
 use super::outside;
 use super::plan::{self, BATCH_EVENTS};
@@ -97,6 +98,7 @@ impl Managed for RoomKind {
                     RoomCommand::Create(create) => return run_create(&env, &key, state, create).await,
                     RoomCommand::Ingest(ingest) => {
                         let ended = receive::receive(&env, &state, ingest).await;
+                        let ended = heal::after(&env, ended).await;
                         return received(&env, &state, ended);
                     }
                     RoomCommand::Backfill(backfill) => {

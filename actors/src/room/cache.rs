@@ -67,6 +67,8 @@ pub struct RoomCache {
     keys: StateKeys,
     typing: Typing,
     resets: Cache<RoomNid, Arc<Reset>>,
+    /// When branches were last joined, Unix milliseconds.
+    healed: Cache<RoomNid, i64>,
 }
 
 /// How much [`RoomCache`] may hold, in bytes.
@@ -105,6 +107,7 @@ impl RoomCache {
             changes: AtomicU64::new(0),
             typing: Typing::default(),
             resets: Cache::new(ROOM_NAMES),
+            healed: Cache::new(ROOM_NAMES),
         }
     }
 
@@ -184,6 +187,15 @@ impl RoomCache {
     #[must_use]
     pub fn last_reset(&self, room: RoomNid) -> Option<Arc<Reset>> {
         self.resets.get(&room)
+    }
+
+    /// When this process last joined branches of the room, Unix milliseconds.
+    pub(super) fn last_healed(&self, room: RoomNid) -> Option<i64> {
+        self.healed.get(&room)
+    }
+
+    pub(super) fn note_healed(&self, room: RoomNid, now: i64) {
+        self.healed.insert(room, now);
     }
 
     /// Makes a committed plan visible to readers. Only the room's writer calls this, in the order of its commits.

@@ -36,7 +36,7 @@ pub struct Elsewhere {
     pub version: String,
     pub rules: Arc<RoomVersionRules>,
     pub room_id: OwnedRoomId,
-    origin: Origin,
+    pub origin: Origin,
     /// Everything, oldest first.
     pub events: Vec<Arc<Pdu>>,
     /// The state before each event.

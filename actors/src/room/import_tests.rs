@@ -7,6 +7,7 @@ use serde_json::json;
 use super::super::commands::{Incoming, Ingest, Verdict};
 use super::super::commit::tests::{check_stored, env, user};
 use super::super::elsewhere::Elsewhere;
+use super::super::event::Pdu;
 use super::super::receive::{Received, receive};
 use super::super::snapshot::Gap;
 use super::*;
@@ -33,9 +34,23 @@ pub(in crate::room) async fn ingest(
     room: &Arc<RoomSnapshot>,
     pdus: Vec<Incoming>,
 ) -> (Arc<RoomSnapshot>, Vec<Verdict>) {
+    ingest_all(env, room, pdus, &[]).await
+}
+
+/// With events that others may need.
+pub(in crate::room) async fn ingest_all(
+    env: &Arc<Env>,
+    room: &Arc<RoomSnapshot>,
+    pdus: Vec<Incoming>,
+    outliers: &[Arc<Pdu>],
+) -> (Arc<RoomSnapshot>, Vec<Verdict>) {
     let ingest = Ingest {
+        outliers: if pdus.iter().any(|event| event.state_before.is_some()) {
+            outliers.iter().map(|event| Incoming::of(event)).collect()
+        } else {
+            Vec::new()
+        },
         pdus,
-        outliers: Vec::new(),
     };
     match receive(env, room, ingest).await {
         Received::Settled(room, verdicts) => (room, verdicts.expect("placed")),

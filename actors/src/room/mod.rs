@@ -8,9 +8,10 @@ pub mod commands;
 pub mod commit;
 pub mod create;
 #[cfg(test)]
-mod elsewhere;
+pub(crate) mod elsewhere;
 pub mod export;
 pub mod handle;
+mod heal;
 mod import;
 pub mod ingest;
 mod keys;

@@ -203,6 +203,7 @@ pub async fn event(env: &Env, access: &Access, event_id: &EventId) -> Outcome<Ar
     let event = env.rooms.event_by_id(event_id).await?.ok_or_else(missing)?;
     let shown = event.room_nid == access.room.nid
         && event.status == Status::Accepted
+        && !event.pdu.is_dummy()
         && event.pos.is_some_and(|pos| pos <= access.upto);
     if !shown {
         return Err(missing());

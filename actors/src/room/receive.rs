@@ -264,3 +264,7 @@ mod tests;
 #[cfg(test)]
 #[path = "past_tests.rs"]
 mod past_tests;
+
+#[cfg(test)]
+#[path = "order_tests.rs"]
+mod order_tests;

@@ -173,22 +173,27 @@ struct Net {
     servers: Vec<Server>,
     /// `(receiver, event)`
     travelling: Vec<(usize, Arc<Pdu>)>,
+    /// Everything that was ever sent.
+    published: Vec<Arc<Pdu>>,
     sent: usize,
 }
 
 const SERVERS: usize = 3;
 const USERS: usize = 2;
 
+/// The first server is called as the one is that other tests give these events.
+fn server(nth: usize) -> String {
+    ["x", "s1", "s2"][nth].to_owned()
+}
+
 fn user(nth: usize) -> String {
-    format!("@u{}:s{}", nth / SERVERS, nth % SERVERS)
+    format!("@u{}:{}", nth / SERVERS, server(nth % SERVERS))
 }
 
 impl Net {
     fn new(version: &str, seed: u64) -> Self {
         let rules = rules_of(version).expect("supported");
-        let servers: Vec<Server> = (0..SERVERS)
-            .map(|nth| Server::new(&format!("s{nth}"), &rules))
-            .collect();
+        let servers: Vec<Server> = (0..SERVERS).map(|nth| Server::new(&server(nth), &rules)).collect();
         let mut keys = PublicKeyMap::new();
         servers.iter().for_each(|server| server.origin.publish(&mut keys));
         let mut net = Self {
@@ -197,6 +202,7 @@ impl Net {
             keys,
             servers,
             travelling: Vec::new(),
+            published: Vec::new(),
             sent: 0,
         };
         let first = create(&net.servers[0].origin, &net.rules, version, &user(0));
@@ -229,6 +235,7 @@ impl Net {
         let checked = parse::check_incoming(&pdu.json, &self.rules, &self.keys).expect("honest servers");
         assert!(!checked.redacted && checked.pdu.event_id == pdu.event_id);
         let pdu = Arc::new(checked.pdu);
+        self.published.push(pdu.clone());
         self.servers[from].receive(&pdu);
         self.travelling
             .extend((0..SERVERS).filter(|to| *to != from).map(|to| (to, pdu.clone())));
@@ -311,6 +318,47 @@ impl Net {
                 self.deliver_all();
             }
         }
+    }
+}
+
+/// What happened in a room, as its servers agree on it in the end.
+pub struct History {
+    /// In the order in which they were sent.
+    pub events: Vec<Arc<Pdu>>,
+    /// How many of them came before the servers agreed.
+    pub wild: usize,
+    /// The states after them.
+    pub after: HashMap<OwnedEventId, StateIds>,
+    /// Those that are not authorized.
+    pub rejected: HashSet<OwnedEventId>,
+    /// The forward extremities.
+    pub extremities: HashSet<OwnedEventId>,
+    /// The current state.
+    pub current: StateIds,
+}
+
+/// A room that `@u0:x` made, with bad weather.
+pub fn history(version: &str, seed: u64, steps: usize) -> History {
+    let mut net = Net::new(version, seed);
+    for _ in 0..steps {
+        net.act();
+        for _ in 0..net.pick(4) {
+            net.deliver_one();
+        }
+    }
+    net.deliver_all();
+    let wild = net.published.len();
+    net.speak_up();
+    net.speak_up();
+    let first = &net.servers[0];
+    let rejected = first.verdicts.iter().filter(|(_, v)| matches!(v, Verdict::Rejected(_)));
+    History {
+        wild,
+        after: first.after.clone(),
+        rejected: rejected.map(|(id, _)| id.clone()).collect(),
+        extremities: first.extremities.iter().cloned().collect(),
+        current: first.current.clone(),
+        events: net.published,
     }
 }
 

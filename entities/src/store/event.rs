@@ -10,8 +10,8 @@ use crate::{
     store::backend::{Backend, Cells, Kind},
 };
 
-/// What readers may see of a timeline.
-pub(super) const VISIBLE: &str = "pos IS NOT NULL AND status = 0";
+/// What readers may see of a timeline. Dummy events hold the graph together and say nothing.
+pub(super) const VISIBLE: &str = "pos IS NOT NULL AND status = 0 AND type <> 'org.matrix.dummy_event'";
 
 /// Which relations of events to read.
 #[derive(Clone, Debug)]

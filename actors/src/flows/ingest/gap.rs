@@ -5,7 +5,10 @@
 
 mod chain;
 mod line;
+mod past;
 mod state;
+
+pub use past::past;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

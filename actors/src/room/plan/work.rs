@@ -219,7 +219,9 @@ impl<'a> Work<'a> {
             .filter(|e| !event.pdu.prev_events.contains(&e.event_id))
             .cloned();
         room.extremities = left.chain([newest]).collect();
-        room.timeline.push_back(event.clone());
+        if !event.pdu.is_dummy() {
+            room.timeline.push_back(event.clone());
+        }
         if room.timeline.len() > TIMELINE_TAIL {
             room.timeline.pop_front();
             room.timeline_complete = false;
@@ -328,6 +330,10 @@ impl<'a> Work<'a> {
         servers: Arc<[OwnedServerName]>,
         out: &mut Out,
     ) {
+        // Other servers get them with the events that follow.
+        if event.pdu.is_dummy() {
+            return;
+        }
         let kind = FactKind::Event {
             room_id: self.live.room.room_id.clone(),
             event: event.clone(),

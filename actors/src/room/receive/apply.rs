@@ -34,7 +34,9 @@ impl Work {
         let unsigned = replaced.map(replaced_unsigned);
         let event = self.event_of(pdu, Status::Accepted, Some(group), Some(pos), unsigned)?;
         self.write(&event, false);
-        self.room.timeline.push_back(event.clone());
+        if !pdu.is_dummy() {
+            self.room.timeline.push_back(event.clone());
+        }
         if self.room.timeline.len() > TIMELINE_TAIL {
             self.room.timeline.pop_front();
             self.room.timeline_complete = false;
@@ -146,6 +148,9 @@ impl Work {
         changed: &[OwnedUserId],
         servers: Arc<[OwnedServerName]>,
     ) {
+        if event.pdu.is_dummy() {
+            return;
+        }
         let mut users = self.room.local_joined.clone();
         for user in before.iter().chain(changed) {
             users = members::with(&users, user);

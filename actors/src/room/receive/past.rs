@@ -151,6 +151,9 @@ impl Work {
 
     /// The tail of the timeline is without holes.
     fn insert_into_tail(&mut self, event: &Arc<StoredEvent>) {
+        if event.pdu.is_dummy() {
+            return;
+        }
         let room = &mut self.room;
         let front = room.timeline.front().and_then(|front| front.pos);
         if !room.timeline_complete && front.is_none_or(|front| event.pos < Some(front)) {

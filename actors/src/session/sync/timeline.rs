@@ -53,6 +53,26 @@ impl Slice {
         }
     }
 
+    /// Where events of the range are missing here, the slice begins behind them, and pages back from it find them.
+    fn begin_behind_gap(&mut self, room: &RoomSnapshot, since: StreamPos, full: bool) {
+        let oldest = self.start.as_ref().and_then(|event| event.pos);
+        let holes = room.holes.values();
+        let inside = holes.filter(|hole| hole.low > since.0 && hole.next <= self.upto.0);
+        if let Some(hole) = inside.max_by_key(|hole| hole.low) {
+            for list in [&mut self.events, &mut self.dropped] {
+                list.retain(|event| event.pos >= Some(StreamPos(hole.next)));
+            }
+            if oldest < Some(StreamPos(hole.next)) {
+                let first = self.events.first().into_iter().chain(self.dropped.first());
+                self.start = first.min_by_key(|event| event.pos).cloned();
+            }
+            self.limited = true;
+        }
+        // What came before everything that is here is somewhere else.
+        let begins = !full && since.0 == i64::MIN;
+        self.limited |= begins && room.gaps.values().any(|gap| gap.hole.is_none());
+    }
+
     /// Leaves out what the user does not see. The slice then begins with the first event that it does.
     ///
     /// # Errors
@@ -138,6 +158,7 @@ pub async fn slice(cx: &Context<'_>, room: &RoomSnapshot, since: StreamPos, upto
     let mut slice = taken.slice;
     slice.events.reverse();
     slice.dropped.reverse();
+    slice.begin_behind_gap(room, since, full);
     slice.tells_all &= !slice.limited;
     slice.untangle();
     Ok(slice)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use actors::error::{DomainError, Outcome};
+use actors::flows::backfill;
 use actors::room::event::StoredEvent;
 use actors::room::read::{self, PageQuery};
 use actors::room::snapshot::StateKey;
@@ -58,7 +59,7 @@ struct Messages {
 }
 
 async fn messages(ctx: Ctx, request: get_message_events::v3::Request) -> Outcome<Reply> {
-    let reading = Reading::open(&ctx, &request.room_id).await?;
+    let mut reading = Reading::open(&ctx, &request.room_id).await?;
     let query = PageQuery {
         from: request.from.as_deref().map(Token::parse).transpose()?,
         to: request.to.as_deref().map(Token::parse).transpose()?,
@@ -66,7 +67,7 @@ async fn messages(ctx: Ctx, request: get_message_events::v3::Request) -> Outcome
         limit: count(request.limit),
         filter: &request.filter,
     };
-    let mut page = read::page(ctx.hub.env(), &reading.access, &query).await?;
+    let mut page = backfill::page(&ctx.hub, &mut reading.access, &query).await?;
     reading.without_ignored(&mut page.events);
     let state = members_of_senders(&reading, &request.filter, &page.events).await?;
     Reply::json(&Messages {

@@ -34,7 +34,7 @@ impl Gap<'_> {
         Ok(states)
     }
 
-    async fn state_before(&mut self, pdu: &Pdu) -> Outcome<Vec<OwnedEventId>> {
+    pub(super) async fn state_before(&mut self, pdu: &Pdu) -> Outcome<Vec<OwnedEventId>> {
         let mut last = DomainError::not_found("there is nobody to ask");
         for server in self.servers.clone() {
             match self.state_from(&server, pdu).await {
