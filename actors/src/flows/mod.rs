@@ -3,6 +3,7 @@
 
 pub mod alias;
 pub mod backfill;
+pub mod by_time;
 pub mod create_room;
 pub mod deactivate;
 pub mod directory;

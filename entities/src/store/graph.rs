@@ -41,6 +41,12 @@ impl Store {
             .await
     }
 
+    /// Whether events of a room's history are followed here and not known.
+    pub async fn has_gaps(&self, room_nid: i64) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM backward_extremity WHERE room_nid = $1 LIMIT 1";
+        Ok(self.reader().row(sql, params![room_nid]).await?.is_some())
+    }
+
     /// Whether the members of a room are still being fetched.
     pub async fn is_partial_room(&self, room_nid: i64) -> Result<bool, StoreError> {
         let sql = "SELECT 1 FROM partial_room WHERE room_nid = $1";

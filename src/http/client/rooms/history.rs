@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use actors::error::{DomainError, Outcome};
 use actors::flows::backfill;
+use actors::flows::by_time;
 use actors::room::event::StoredEvent;
 use actors::room::read::{self, PageQuery};
 use actors::room::snapshot::StateKey;
@@ -164,11 +165,21 @@ async fn by_time(ctx: Ctx, request: get_event_by_timestamp::v1::Request) -> Outc
         .store
         .event_near_ts(nid, request.ts.get().into(), backwards, reading.upto().0)
         .await?;
-    let found = env.rooms.decode(vec![row.ok_or_else(missing)?]).await?;
+    let found = env.rooms.decode(row.into_iter().collect()).await?;
     let seen = filter_visible(&env.rooms, &reading.viewer.user, &reading.access.room, found).await?;
-    let event = seen.first().ok_or_else(missing)?;
+    let own = seen.first().map(|event| {
+        let at = i64::from(event.pdu.origin_server_ts.get());
+        (event.pdu.event_id.clone(), at)
+    });
+    let at = own.as_ref().map(|(_, at)| *at);
+    let closer = if reading.access.joined {
+        by_time::elsewhere(&ctx.hub, &reading.access.room, request.ts, backwards, at).await?
+    } else {
+        None
+    };
+    let (event_id, origin_server_ts) = closer.or(own).ok_or_else(missing)?;
     Reply::json(&Answer {
-        event_id: event.pdu.event_id.clone(),
-        origin_server_ts: event.pdu.origin_server_ts.get().into(),
+        event_id,
+        origin_server_ts,
     })
 }

@@ -75,7 +75,7 @@ impl Gap<'_> {
         let mut given: HashMap<OwnedEventId, Pdu> = events.into_iter().map(|pdu| (pdu.event_id.clone(), pdu)).collect();
         let mut open: Vec<OwnedEventId> = missing.to_vec();
         let mut line = Vec::new();
-        while let Some(pdu) = open.pop().and_then(|id| Some(given.remove(&id))) {
+        while let Some(pdu) = open.pop().map(|id| given.remove(&id)) {
             let Some(pdu) = pdu.filter(|pdu| !self.is_placed(&pdu.event_id)) else {
                 continue;
             };
