@@ -149,6 +149,21 @@ pub struct Parts {
     pub io: Handle,
 }
 
+/// Takes the database over and goes on where the former process ended.
+async fn start_journal(store: &Store, clock: &Clock, io: &Handle) -> Outcome<(Journal, Arc<Feeds>, Failpoints)> {
+    let head = store.take_epoch().await?;
+    let next = store.block_next("position").await?;
+    let feeds = Arc::new(Feeds::new(StreamPos(next - 1)));
+    let failpoints = Failpoints::from_environment();
+    let start = Start {
+        head,
+        next,
+        failpoints: failpoints.clone(),
+    };
+    let journal = Journal::start(io, Arc::new(store.clone()), feeds.clone(), clock.clone(), start);
+    Ok((journal, feeds, failpoints))
+}
+
 impl Env {
     /// Takes the database over from any former process and starts the journal.
     ///
@@ -164,16 +179,7 @@ impl Env {
             rng,
             io,
         } = parts;
-        let head = store.take_epoch().await?;
-        let next = store.block_next("position").await?;
-        let feeds = Arc::new(Feeds::new(StreamPos(next - 1)));
-        let failpoints = Failpoints::from_environment();
-        let start = Start {
-            head,
-            next,
-            failpoints: failpoints.clone(),
-        };
-        let journal = Journal::start(&io, Arc::new(store.clone()), feeds.clone(), clock.clone(), start);
+        let (journal, feeds, failpoints) = start_journal(&store, &clock, &io).await?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let (ids, cpu) = (Ids::new(store.clone()), Cpu::new(io.clone(), cores));
         let capacity = Capacity {

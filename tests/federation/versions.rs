@@ -18,6 +18,7 @@ async fn every_version(backend: Backend) {
         messages::redactions_in(&room, &alice, &bob).await;
         act(&alice, &room, "ban", &bob).await.ok();
         has_membership(&alice, &room, &bob, "ban").await;
+        has_membership(&bob, &room, &bob, "ban").await;
         join_via(&bob, &room, &[town.here.name()])
             .await
             .refused(403, "M_FORBIDDEN");

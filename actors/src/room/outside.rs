@@ -178,15 +178,7 @@ async fn submit(
     } else {
         rows.events.push(event.to_row());
     }
-    rows.memberships.push(membership::Model {
-        room_nid: row.nid,
-        user_id: ask.user.to_string(),
-        membership: ask.membership.clone(),
-        sender: ask.pdu.sender.to_string(),
-        event_nid: nid,
-        pos: 0,
-        forgotten: false,
-    });
+    rows.memberships.push(membership_row(row.nid, nid, &ask));
     set_stripped(&mut rows, row.nid, &ask);
     if is_new {
         rows.rooms.push(row);
@@ -218,6 +210,18 @@ async fn submit(
         Ok(_) => Ok(()),
         Err(error @ DomainError::Overloaded { .. }) => Err(Failed::Refused(error)),
         Err(error) => Err(Failed::InDoubt(error)),
+    }
+}
+
+fn membership_row(room: i64, event: i64, ask: &Ask) -> membership::Model {
+    membership::Model {
+        room_nid: room,
+        user_id: ask.user.to_string(),
+        membership: ask.membership.clone(),
+        sender: ask.pdu.sender.to_string(),
+        event_nid: event,
+        pos: 0,
+        forgotten: false,
     }
 }
 

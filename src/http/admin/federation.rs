@@ -161,7 +161,10 @@ async fn rooms(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
 /// Ends the pause of a server that did not answer.
 async fn reset(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let server = named(&request)?;
-    known(&ctx, &server).await?;
+    // While all is well nothing need be stored about it.
+    if ctx.hub.peers().view(&server).is_none() {
+        known(&ctx, &server).await?;
+    }
     ctx.hub.peers().reset(&server).await?;
     Ok(Reply::empty())
 }
