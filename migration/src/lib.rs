@@ -22,6 +22,10 @@ const FILES: &[(&str, &str)] = &[
     ("m0008_outbound", include_str!("sql/m0008_outbound.sql")),
     ("m0010_unfinished", include_str!("sql/m0010_unfinished.sql")),
     ("m0011_remote_join", include_str!("sql/m0011_remote_join.sql")),
+    (
+        "m0012_federation_cursor",
+        include_str!("sql/m0012_federation_cursor.sql"),
+    ),
 ];
 
 /// Why the schema could not be brought up to date; the text is for the operator.

@@ -30,6 +30,9 @@ const PING: Duration = Duration::from_secs(15);
 const PONG: Duration = Duration::from_secs(10);
 /// Connections without work to the same authority.
 const MAX_IDLE: usize = 4;
+/// A body that has begun is waited for this long for so many bytes more: whoever says a byte now and then holds nobody up.
+const PACE: Duration = Duration::from_secs(20);
+const PACE_BYTES: usize = 1_024;
 /// Status line and headers of an answer.
 const MAX_HEAD: usize = 64 * 1024;
 
@@ -55,6 +58,9 @@ pub struct Answer {
     left: usize,
     limit: usize,
     deadline: Instant,
+    /// How long it was waited for the bytes since the pace was kept last, and how many came. What the reader does in between
+    /// does not count.
+    pace: (Duration, usize),
     _permit: OwnedSemaphorePermit,
 }
 
@@ -77,12 +83,18 @@ impl Answer {
     /// `Invalid` when it is larger than was allowed, `Unreachable` when it breaks off or takes too long.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, WireError> {
         loop {
-            let frame = timeout_at(self.deadline, self.body.frame()).await.map_err(|_| late())?;
+            let begin = Instant::now();
+            let until = self.deadline.min(begin + PACE.saturating_sub(self.pace.0));
+            let frame = timeout_at(until, self.body.frame()).await.map_err(|_| late())?;
             let Some(frame) = frame else { return Ok(None) };
             let frame =
                 frame.map_err(|error| WireError::Unreachable(format!("the answer broke off: {}", chain(&error))))?;
             // Trailers are of no interest.
             let Ok(piece) = frame.into_data() else { continue };
+            self.pace = match (self.pace.0 + begin.elapsed(), self.pace.1 + piece.len()) {
+                (_, PACE_BYTES..) => (Duration::ZERO, 0),
+                pace => pace,
+            };
             self.left = self
                 .left
                 .checked_sub(piece.len())
@@ -173,6 +185,7 @@ impl Transport {
             left: 0,
             limit: 0,
             deadline,
+            pace: (Duration::ZERO, 0),
             _permit: permit,
         })
     }

@@ -22,6 +22,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::{Pdu, Status, StoredEvent, ts};
 
+/// The largest event, as canonical JSON with its signatures (client-server API, "Size limits").
+const MAX_BYTES: usize = 65_536;
 /// Parents of one event.
 const MAX_PREV_EVENTS: usize = 20;
 /// Auth events of one event.
@@ -53,13 +55,20 @@ pub fn canonical(json: &str) -> Result<CanonicalJsonObject, PduError> {
     Ok(serde_json::from_str(json)?)
 }
 
-/// The fields, sizes and types that every PDU must keep to, before anything else is read from it: 65 535 bytes in all,
+/// The fields, sizes and types that every PDU must keep to, before anything else is read from it: 65 536 bytes in all,
 /// 255 bytes for ids, types and state keys, at most 20 `prev_events` and 10 `auth_events`, a depth of 0 to 2^53 − 1.
 ///
 /// # Errors
 /// With the first fault.
 pub fn check_format(object: &CanonicalJsonObject, rules: &RoomVersionRules) -> Result<(), PduError> {
-    ruma::state_res::check_pdu_format(object, &rules.event_format).map_err(PduError::Format)
+    let checked = ruma::state_res::check_pdu_format(object, &rules.event_format);
+    if checked.is_ok() || serde_json::to_string(object)?.len() != MAX_BYTES {
+        return checked.map_err(PduError::Format);
+    }
+    // Its limit is a byte less than the specification's. Nothing but the size depends on the signatures.
+    let mut unsigned = object.clone();
+    unsigned.remove("signatures");
+    ruma::state_res::check_pdu_format(&unsigned, &rules.event_format).map_err(PduError::Format)
 }
 
 /// The reference hash in base64, in the alphabet of the room version's event ids.

@@ -59,7 +59,6 @@ pub(super) fn start(shared: &Arc<Shared>, idle: Duration) -> mpsc::Sender<Order>
     let (orders, queue) = mpsc::channel(ORDERS);
     let outbound = Outbound {
         facts: shared.env.journal.subscribe(),
-        visible: shared.env.visible().0,
         idle: Millis::try_from(idle.as_millis()).unwrap_or(Millis::MAX),
         cursor: 0,
         consumed: 0,
@@ -73,8 +72,6 @@ pub(super) fn start(shared: &Arc<Shared>, idle: Duration) -> mpsc::Sender<Order>
 
 struct Outbound {
     facts: Receiver<Arc<[Fact]>>,
-    /// What readers saw when `facts` began.
-    visible: i64,
     idle: Millis,
     /// As written.
     cursor: i64,
@@ -131,14 +128,19 @@ impl Outbound {
     async fn resume(&mut self, shared: &Arc<Shared>) {
         self.cursor = loop {
             match shared.env.store.outbound_cursor().await {
-                // Before the first time there were no other servers.
-                Ok(cursor) => break cursor.unwrap_or(self.visible),
+                // The schema begins with one; without it, everything is looked at again rather than anything lost.
+                Ok(cursor) => break cursor.unwrap_or(0),
                 Err(error) => pause(&error).await,
             }
         };
         self.consumed = self.cursor;
         self.concerned = true;
         self.reread(shared).await;
+    }
+
+    /// Facts were missed, or there were none yet: what they would have told is read from the database.
+    async fn reread(&mut self, shared: &Arc<Shared>) {
+        self.reread_events(shared).await;
         let waiting = loop {
             match shared.env.store.servers_waiting().await {
                 Ok(servers) => break servers,
@@ -188,8 +190,7 @@ impl Outbound {
         }
     }
 
-    /// Events that are not to be had as facts any more are read from the database.
-    async fn reread(&mut self, shared: &Arc<Shared>) {
+    async fn reread_events(&mut self, shared: &Arc<Shared>) {
         let upto = shared.env.visible().0;
         while self.consumed < upto {
             match addressed(&shared.env, self.consumed, upto).await {

@@ -215,6 +215,30 @@ fn nothing_is_lost_by_a_crash() {
 }
 
 #[test]
+fn nothing_is_lost_before_anything_was_written() {
+    let hand = Hand::default();
+    with_world(&Clock::from_source(hand.clone()), move |world| {
+        let hand = hand.clone();
+        async move {
+            down(&world);
+            let hub = world.hub().await;
+            let room = room_with(&hub, &["@p:peer.example"]).await;
+            say(&hub, &room, "first").await;
+            // A crash at once.
+            let _hub = world.hub().await;
+            hand.advance(2 * MINUTE);
+            up(&world);
+            until!(
+                "it arrives after all",
+                bodies(&world.wire, "peer.example")
+                    .contains(&"first".to_owned())
+                    .then_some(())
+            );
+        }
+    });
+}
+
+#[test]
 fn what_was_answered_is_not_sent_again_after_a_restart() {
     with_world(&Clock::system(), |world| async move {
         let hub = world.hub().await;

@@ -91,6 +91,8 @@ async fn the_rest_of_the_stream_is_read_by_range() {
         let changed = store.device_list_changes(&["@a:hs", "@b:hs"], 11, 99).await;
         assert_eq!(changed, Ok(vec![list(12, "@b:hs"), list(13, "@a:hs")]));
         assert_eq!(store.consumer_cursor("push").await, Ok(None));
+        // What it counts from must stand before the first event does.
+        assert_eq!(store.outbound_cursor().await, Ok(Some(0)));
         store.set_consumer_cursor("push", 5).await.expect("set");
         store.set_consumer_cursor("push", 6).await.expect("set");
         assert_eq!(store.consumer_cursor("push").await, Ok(Some(6)));

@@ -13,7 +13,7 @@ use crate::{
     },
     federation::{
         remote::{
-            Credentials, Remote,
+            Credentials, Remote, now,
             room::{Membership, event_id, sign},
             submit,
         },
@@ -45,6 +45,22 @@ async fn refuses(scene: &Scene, what: &str, event: &Value) {
     assert!(!has(scene, &id).await, "{what} is in the room");
 }
 
+/// The event is staged and answered for, as what fails authorization only is, or refused; either way it comes into nobody's
+/// room. Answers its id.
+async fn keeps_out(scene: &Scene, what: &str, event: &Value) -> String {
+    let (status, answer) = scene.remote.send(&scene.server, from_ref(event), &[]).await;
+    assert_eq!(status, 200, "{what}: {answer}");
+    event_id(event)
+}
+
+/// What came before a good event of the same peer has been judged once that one is there.
+async fn kept_out(scene: &Scene, at: &mut Membership<'_>, events: &[(String, String)]) {
+    scene.goes_on(at).await;
+    for (what, id) in events {
+        assert!(!has(scene, id).await, "{what} is in the room");
+    }
+}
+
 async fn forged_events_are_refused(backend: Backend) {
     let scene = Scene::set(backend).await;
     let mut at = scene.enter().await;
@@ -73,7 +89,8 @@ async fn forged_events_are_refused(backend: Backend) {
     // By somebody who is not in the room.
     let mut draft = message(&at, "not a member");
     draft["sender"] = json!(scene.remote.user("stranger"));
-    refuses(&scene, "a stranger's message", &at.sign(&draft)).await;
+    let stranger = keeps_out(&scene, "a stranger's message", &at.sign(&draft)).await;
+    kept_out(&scene, &mut at, &[("a stranger's message".to_owned(), stranger)]).await;
 
     let mut event = at.message("original");
     event["content"]["body"] = json!("another text");
@@ -101,13 +118,15 @@ async fn events_without_authority_change_nothing(backend: Backend) {
         ("m.room.server_acl", String::new(), json!({ "allow": [] })),
         ("m.room.tombstone", String::new(), json!({ "replacement_room": "!x:y" })),
     ];
+    let mut out = Vec::new();
     for (event_type, state_key, content) in attempts {
         let mut draft = at.draft(event_type, content);
         draft["state_key"] = json!(state_key);
-        let event = at.sign(&draft);
-        scene.remote.send(&scene.server, from_ref(&event), &[]).await.ok();
-        assert!(!has(&scene, &event_id(&event)).await, "{event_type} {state_key:?}");
+        let what = format!("{event_type} {state_key:?}");
+        let id = keeps_out(&scene, &what, &at.sign(&draft)).await;
+        out.push((what, id));
     }
+    kept_out(&scene, &mut at, &out).await;
     assert_eq!(
         state(&scene.alice, &scene.room, "m.room.power_levels", "").await.ok(),
         before
@@ -119,11 +138,15 @@ async fn events_without_authority_change_nothing(backend: Backend) {
     // An event may not choose what it is judged by: auth events that are not its own.
     let mut draft = message(&at, "with the wrong auth events");
     draft["auth_events"] = json!([]);
-    refuses(&scene, "no auth events", &at.sign(&draft)).await;
+    let none = keeps_out(&scene, "no auth events", &at.sign(&draft)).await;
     let mut draft = message(&at, "with unknown auth events");
     draft["auth_events"] = json!([format!("${}", "A".repeat(43))]);
-    refuses(&scene, "unknown auth events", &at.sign(&draft)).await;
-    scene.goes_on(&mut at).await;
+    let unknown = keeps_out(&scene, "unknown auth events", &at.sign(&draft)).await;
+    let out = [
+        ("no auth events".to_owned(), none),
+        ("unknown auth events".to_owned(), unknown),
+    ];
+    kept_out(&scene, &mut at, &out).await;
 }
 
 async fn events_of_other_rooms_are_refused(backend: Backend) {
@@ -133,17 +156,21 @@ async fn events_of_other_rooms_are_refused(backend: Backend) {
         .alice
         .create_room(json!({ "preset": "private_chat", "room_version": "11" }))
         .await;
-    for room in [
-        closed.as_str(),
-        "!nowhere:elsewhere.test",
-        "!nowhere:127.0.0.1",
-        "no room id",
-    ] {
+    let mut draft = message(&at, "into a room that I am not in");
+    draft["room_id"] = json!(closed);
+    let id = keeps_out(&scene, "a closed room", &at.sign(&draft)).await;
+    for room in ["!nowhere:elsewhere.test", "!nowhere:127.0.0.1", "no room id"] {
         let mut draft = message(&at, "into a room that I am not in");
         draft["room_id"] = json!(room);
         refuses(&scene, room, &at.sign(&draft)).await;
     }
-    assert_eq!(texts(&scene.alice, &closed).await, Vec::<String>::new());
+    // Alice's server has judged it once she says something there that comes after it.
+    let last = scene.alice.send_text(&closed, "closed").await;
+    sees(&scene.alice, &closed, &last).await;
+    scene.goes_on(&mut at).await;
+    assert_eq!(texts(&scene.alice, &closed).await, ["closed"]);
+    let path = format!("rooms/{}/event/{}", encode(&closed), encode(&id));
+    scene.alice.get(&path).await.refused(404, "M_NOT_FOUND");
     // The peer may not read there either.
     let (room, remote) = (encode(&closed), &scene.remote);
     let events = pages(&scene.alice, &closed).await;
@@ -178,7 +205,10 @@ async fn oversized_events_are_refused(backend: Backend) {
     assert_eq!(answer["pdus"][&event_id(&largest)], json!({}), "{answer}");
     at.follow(&largest);
     refuses(&scene, "65,537 bytes", &sized(&at, 65_537)).await;
-    refuses(&scene, "300,000 bytes", &sized(&at, 300_000)).await;
+    // The size comes before the hash.
+    let mut enormous = at.message("small");
+    enormous["content"]["body"] = json!("x".repeat(300_000));
+    refuses(&scene, "300,000 bytes", &enormous).await;
     for key in ["type", "sender", "room_id", "state_key"] {
         let mut draft = message(&at, "long");
         draft[key] = match key {
@@ -208,8 +238,8 @@ async fn too_many_parents_are_refused(backend: Backend) {
     }
     let mut draft = message(&at, "an orphan");
     draft["prev_events"] = json!([]);
-    refuses(&scene, "no parents", &at.sign(&draft)).await;
-    scene.goes_on(&mut at).await;
+    let id = keeps_out(&scene, "no parents", &at.sign(&draft)).await;
+    kept_out(&scene, &mut at, &[("no parents".to_owned(), id)]).await;
 }
 
 async fn numbers_beyond_canonical_json_are_refused(backend: Backend) {
@@ -240,7 +270,8 @@ async fn lies_about_time_change_no_order(backend: Backend) {
     let scene = Scene::set(backend).await;
     let mut at = scene.enter().await;
     for (key, value) in [
-        ("origin_server_ts", json!(LARGEST)),
+        // As late as the peer's keys are good for.
+        ("origin_server_ts", json!(now() + 50 * 60_000)),
         ("origin_server_ts", json!(0)),
         ("depth", json!(LARGEST)),
     ] {
@@ -263,6 +294,10 @@ async fn lies_about_time_change_no_order(backend: Backend) {
         at.latest = vec![next];
         at.depth = LARGEST - 1;
     }
+    // No key is good for ever.
+    let mut draft = message(&at, "the end of time");
+    draft["origin_server_ts"] = json!(LARGEST);
+    refuses(&scene, "the end of time", &at.sign(&draft)).await;
     let mut draft = message(&at, "a negative depth");
     draft["depth"] = json!(-1);
     refuses(&scene, "a negative depth", &at.sign(&draft)).await;

@@ -20,13 +20,13 @@ async fn events_without_parents_do_not_pile_up(backend: Backend) {
     let mut at = scene.enter().await;
     let before = scene.server.server.memory_kib();
     let mut number = 0;
-    for _ in 0..10 {
+    for _ in 0..3 {
         let mut transactions = Vec::new();
         for _ in 0..8 {
             let mut events = Vec::new();
-            for _ in 0..20 {
+            for _ in 0..5 {
                 number += 1;
-                let mut draft = at.draft("m.room.message", json!({ "body": "x".repeat(30_000) }));
+                let mut draft = at.draft("m.room.message", json!({ "body": "x".repeat(60_000) }));
                 draft["prev_events"] = json!([format!("${number:0>43}")]);
                 events.push(at.sign(&draft));
             }
