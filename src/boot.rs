@@ -104,7 +104,7 @@ async fn serve(
     let mut signals = Signals::listen()?;
     let rng = Rng::system();
     let key = setup::signing_key(&config, &rng)?;
-    let settings = setup::settings_with_files(&config, &key)?;
+    let settings = setup::settings_with_files(&config, &key, &rng)?;
     // Before the hub takes the database over: a second start by mistake must not stop the server that runs.
     let sockets = server::bind(&config.listeners)?;
     let store = open_store(&config).await?;

@@ -2,6 +2,7 @@
 //! anything is opened. Units are in the keys' names.
 
 mod load;
+mod policy;
 mod rate_limits;
 mod sections;
 mod validate;
@@ -16,6 +17,7 @@ use ruma::{OwnedServerName, RoomVersionId};
 use serde::{Deserialize, Serialize};
 
 pub use self::load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, load, load_with, parse};
+pub use self::policy::PolicyServer;
 pub use self::rate_limits::{RateLimit, RateLimits};
 pub use self::sections::{
     Actors, ClientWellKnown, Compat, Contact, Database, Federation, HttpClient, Listener, LogFormat, Logging, Media,
@@ -49,6 +51,7 @@ pub struct Config {
     pub ui_auth: UiAuth,
     pub rate_limits: RateLimits,
     pub federation: Federation,
+    pub policy_server: PolicyServer,
     pub http_client: HttpClient,
     pub room_directory: RoomDirectory,
     pub user_directory: UserDirectory,
@@ -80,6 +83,7 @@ impl Default for Config {
             ui_auth: UiAuth::default(),
             rate_limits: RateLimits::default(),
             federation: Federation::default(),
+            policy_server: PolicyServer::default(),
             http_client: HttpClient::default(),
             room_directory: RoomDirectory::default(),
             user_directory: UserDirectory::default(),

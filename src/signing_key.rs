@@ -68,6 +68,11 @@ impl StoredKey {
         ServerKey::new(&self.seed, self.version.as_str())
     }
 
+    /// The key to sign with where the version is laid down.
+    pub fn server_key_as(&self, version: &str) -> ServerKey {
+        ServerKey::new(&self.seed, version)
+    }
+
     /// The line for the file, without a line break.
     pub fn to_line(&self) -> String {
         format!("ed25519 {} {}", self.version, BASE64.encode(self.seed))

@@ -23,6 +23,7 @@ use crate::flows::upgrade::Turns;
 use crate::key::ServerKey;
 use crate::media::Filling;
 use crate::media::remote::Fetches;
+use crate::policy::Policies;
 use crate::presence::Presence;
 use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
@@ -129,6 +130,8 @@ pub struct Env {
     pub aliases: Aliases,
     /// Rooms of other servers that are being joined.
     pub entering: Entries,
+    /// What rooms' policy servers said.
+    pub policies: Policies,
 }
 
 /// What [`Env::open`] builds from.
@@ -223,6 +226,7 @@ impl Env {
             keyring,
             aliases: Aliases::default(),
             entering: Entries::default(),
+            policies: Policies::default(),
             key,
             upgrading: Turns::default(),
             gate: Gate::default(),

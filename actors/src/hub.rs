@@ -78,6 +78,7 @@ impl Hub {
             ..Settings::default()
         };
         let peers = Peers::start(&fabric, env.clone(), transport, settings);
+        env.policies.connect(&peers);
         let watchdog = Watchdog::start(fabric.clone(), WatchdogSettings::default())
             .map_err(|error| DomainError::internal(format!("watchdog: {error}")))?;
         let hub = Arc::new(Self {

@@ -6,6 +6,7 @@ pub mod hub;
 pub mod janitor;
 pub mod media;
 pub mod peer;
+pub mod policy;
 pub mod presence;
 pub mod push;
 pub mod room;

@@ -3,6 +3,8 @@
 use federation::{KeyRingSettings, OutboundSettings, WireSettings};
 use ruma::RoomVersionId;
 
+use crate::policy::judge::PolicyRules;
+
 /// Settings of the actors.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -52,6 +54,8 @@ pub struct Settings {
     pub keyring: KeyRingSettings,
     /// Other requests that leave the server.
     pub outbound: OutboundSettings,
+    /// What this server refuses as a policy server, if it is one.
+    pub policy: Option<PolicyRules>,
 }
 
 /// What one user may keep on the server.
@@ -111,6 +115,7 @@ impl Default for Settings {
             },
             keyring: KeyRingSettings::default(),
             outbound: OutboundSettings::default(),
+            policy: None,
         }
     }
 }

@@ -8,6 +8,8 @@ use actors::env::Parts;
 use actors::federation::{KeyRingSettings, OldKey, OutboundSettings, WireSettings, tls};
 use actors::hub::Hub;
 use actors::key::ServerKey;
+use actors::policy::KEY_VERSION;
+use actors::policy::judge::PolicyRules;
 use actors::rng::Rng;
 use actors::settings::{Settings, UserLimits};
 use actors::supervisor::Arbiters;
@@ -62,12 +64,35 @@ pub(super) async fn open_hub(
 }
 
 /// [`settings`] with what the files hold that the configuration names.
-pub(super) fn settings_with_files(config: &Config, key: &ServerKey) -> Result<Settings, BootError> {
+pub(super) fn settings_with_files(config: &Config, key: &ServerKey, rng: &Rng) -> Result<Settings, BootError> {
     let mut settings = settings(config);
+    settings.policy = policy(&config.policy_server, rng)?;
     settings.wire.authorities = authorities("federation", &config.federation.custom_ca_paths)?;
     settings.outbound.authorities = authorities("http_client", &config.http_client.custom_ca_paths)?;
     require_retired(&settings.keyring.old_keys, key)?;
     Ok(settings)
+}
+
+/// What this server refuses as a policy server; its key is made on the first start.
+fn policy(config: &config::PolicyServer, rng: &Rng) -> Result<Option<PolicyRules>, BootError> {
+    if !config.enabled {
+        return Ok(None);
+    }
+    let (key, made) = signing_key::read_or_create(&config.signing_key_path, rng)?;
+    if made {
+        let path = config.signing_key_path.display();
+        tracing::info!(%path, "made a policy server's signing key; rooms name it, so keep a copy of it");
+    }
+    let lower = |texts: &[String]| -> Vec<String> { texts.iter().map(|text| text.to_lowercase()).collect() };
+    let mut words = lower(&config.refused_words);
+    // It would be in every event.
+    words.retain(|word| !word.is_empty());
+    Ok(Some(PolicyRules {
+        key: key.server_key_as(KEY_VERSION),
+        words,
+        users: lower(&config.refused_users),
+        servers: lower(&config.refused_servers),
+    }))
 }
 
 /// The certificate authorities of the files that a section names.
@@ -158,6 +183,8 @@ pub fn settings(config: &Config) -> Settings {
         wire: wire(config),
         keyring: keyring(config),
         outbound: outbound(config),
+        // Its key is in a file.
+        policy: None,
     }
 }
 

@@ -8,6 +8,7 @@ use actors::error::{DomainError, Outcome};
 use actors::stream::journal::JournalStats;
 use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use ruma::serde::Base64;
 use serde_json::{Value, json};
 
 use super::auth::Policy;
@@ -68,6 +69,8 @@ impl Process {
         table.raw(Method::GET, "/.well-known/matrix/client", open, well_known_client);
         table.raw(Method::GET, "/.well-known/matrix/server", open, well_known_server);
         table.raw(Method::GET, "/.well-known/matrix/support", open, well_known_support);
+        let path = "/.well-known/matrix/policy_server";
+        table.raw(Method::GET, path, open, well_known_policy_server);
         let render = self.metrics.clone();
         let metrics = move |_: Ctx, _: RawRequest| {
             let text = render();
@@ -174,6 +177,13 @@ async fn well_known_server(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
     let delegate = ctx.config.server_well_known.delegate_to.as_deref();
     let delegate = delegate.ok_or_else(|| DomainError::not_found("This server does not delegate."))?;
     Reply::json(&json!({ "m.server": delegate }))
+}
+
+async fn well_known_policy_server(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
+    let policy = ctx.hub.env().settings.policy.as_ref();
+    let policy = policy.ok_or_else(|| DomainError::not_found("This server is not a policy server."))?;
+    let key: Base64 = Base64::new(policy.key.public_key().to_vec());
+    Reply::json(&json!({ "public_keys": { "ed25519": key.encode() } }))
 }
 
 async fn well_known_support(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {

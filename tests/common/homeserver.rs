@@ -80,9 +80,23 @@ pub struct Ours {
 impl Ours {
     /// `host` is a name or address of this machine that the authority has a certificate for.
     pub async fn start(backend: Backend, authority: &Authority, host: &str) -> Self {
+        Self::start_with(backend, authority, host, |_| {}).await
+    }
+
+    /// As [`Ours::start`], with a changed configuration.
+    pub async fn start_with(
+        backend: Backend,
+        authority: &Authority,
+        host: &str,
+        change: impl FnOnce(&mut Table),
+    ) -> Self {
         let port = Port::claim();
         let name = format!("{host}:{}", port.number());
-        let server = TestServer::start(backend, |config| open(config, authority, &name, port.number())).await;
+        let configure = |config: &mut Table| {
+            open(config, authority, &name, port.number());
+            change(config);
+        };
+        let server = TestServer::start(backend, configure).await;
         Self {
             server,
             name,
@@ -92,19 +106,11 @@ impl Ours {
 
     /// As [`Ours::start`], but with the default list of addresses never to connect to.
     pub async fn start_guarded(backend: Backend, authority: &Authority, host: &str) -> Self {
-        let port = Port::claim();
-        let name = format!("{host}:{}", port.number());
         let guard = |config: &mut Table| {
-            open(config, authority, &name, port.number());
             let federation = config.get_mut("federation").and_then(Value::as_table_mut);
             federation.and_then(|table| table.remove("ip_range_blocklist"));
         };
-        let server = TestServer::start(backend, guard).await;
-        Self {
-            server,
-            name,
-            _port: port,
-        }
+        Self::start_with(backend, authority, host, guard).await
     }
 
     /// A new administrator, made with the program's own command.

@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod event;
 pub mod parse;
+pub mod policy;
 pub mod redact;
 pub mod resolve;
 mod resolve_v1;

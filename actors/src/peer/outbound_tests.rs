@@ -228,12 +228,7 @@ fn nothing_is_lost_before_anything_was_written() {
             let _hub = world.hub().await;
             hand.advance(2 * MINUTE);
             up(&world);
-            until!(
-                "it arrives after all",
-                bodies(&world.wire, "peer.example")
-                    .contains(&"first".to_owned())
-                    .then_some(())
-            );
+            until_got(&world, "peer.example", &["first"]).await;
         }
     });
 }

@@ -328,14 +328,7 @@ pub async fn foreign(
     let mut fields = event(&room.rules, kind, who, state_key, content.clone(), (&heads, &auth), ts);
     fields["room_id"] = room_id.as_str().into();
     let pdu = Origin::new(sender.server_name().as_str()).pdu(&fields, &room.rules);
-    Incoming {
-        room_id: pdu.room_id.clone(),
-        json: pdu.json.to_string(),
-        event_id: pdu.event_id.clone(),
-        state_before: None,
-        staged: None,
-        relay: false,
-    }
+    Incoming::of(&pdu)
 }
 
 /// `@alice:x` says something.

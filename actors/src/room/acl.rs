@@ -60,7 +60,7 @@ impl Acl {
 
 /// Glob-style matching (appendices): `*` stands for anything, `?` for one character. Takes at most the product of both
 /// lengths in steps.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Behind the last `*`, and up to where it reaches so far.
     let mut star: Option<(usize, usize)> = None;

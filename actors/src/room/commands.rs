@@ -105,6 +105,9 @@ pub struct Incoming {
     /// Whether this server let it in, and so passes it on to the others (a join, leave or knock that was sent to it).
     #[serde(default)]
     pub relay: bool,
+    /// Whether the room's policy server does not recommend it: it is soft-failed then at best.
+    #[serde(default)]
+    pub withheld: bool,
 }
 
 impl Incoming {
@@ -118,6 +121,7 @@ impl Incoming {
             state_before: None,
             staged: None,
             relay: false,
+            withheld: false,
         }
     }
 

@@ -13,7 +13,7 @@ use super::commands::{Append, Appended, Create, SetReceipt};
 use super::plan::{self, Input, Needs, Origin, Plan, Prefetched, Reply};
 use super::receipts::{self, Receipts};
 use super::snapshot::RoomSnapshot;
-use super::{membership, parse, rules};
+use super::{agree, membership, parse, rules};
 use crate::cpu::Class;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
@@ -104,7 +104,7 @@ async fn prepare(env: &Arc<Env>, room: &Arc<RoomSnapshot>, items: &[Item]) -> Ou
         })
         .collect();
     let mut receipts = receipts::look_up(env, room, &wanted).await?;
-    let mut plan = plan_appends(env, room, appends).await?;
+    let mut plan = agree::planned(env, room, appends).await?;
     let mut replies = std::mem::take(&mut plan.replies).into_iter();
     let mut forgotten = Vec::new();
     let slots = items
@@ -136,7 +136,8 @@ async fn prepare(env: &Arc<Env>, room: &Arc<RoomSnapshot>, items: &[Item]) -> Ou
     })
 }
 
-async fn plan_appends(env: &Arc<Env>, room: &Arc<RoomSnapshot>, appends: Vec<Append>) -> Outcome<Plan> {
+/// Plans a batch, whatever a policy server may say.
+pub(super) async fn plan_appends(env: &Arc<Env>, room: &Arc<RoomSnapshot>, appends: Vec<Append>) -> Outcome<Plan> {
     let drafts: usize = appends.iter().map(|append| append.drafts.len()).sum();
     let needs = Needs::of(room, appends.iter().flat_map(|append| &append.drafts));
     let prefetched = prefetch(env, room, &needs).await?;

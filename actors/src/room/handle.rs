@@ -18,6 +18,7 @@ use super::snapshot::RoomSnapshot;
 use super::typing;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
+use crate::policy;
 use crate::supervisor::{Fabric, Handle, Settings};
 
 /// How long an import may take, the wait for its turn included.
@@ -132,6 +133,7 @@ impl Rooms {
     /// # Errors
     /// `M_NOT_FOUND` for unknown rooms.
     pub async fn ingest(&self, room_id: &RoomId, ingest: Ingest) -> Outcome<Vec<Verdict>> {
+        let ingest = policy::reviewed(&self.env, room_id, ingest).await?;
         match self.actors.ask(room_id.as_str(), RoomCommand::Ingest(ingest)).await? {
             RoomReply::Ingested(verdicts) => Ok(verdicts),
             other => Err(unexpected(&other)),

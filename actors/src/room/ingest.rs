@@ -240,6 +240,18 @@ pub struct Judged {
     pub ends: Vec<StateIds>,
 }
 
+impl Judged {
+    /// The room's policy server does not recommend the event: it is soft-failed if nothing worse is wrong with it, and the room
+    /// keeps its `extremities`.
+    pub fn withhold(&mut self, extremities: &[OwnedEventId]) {
+        if self.verdict == Verdict::Accepted {
+            self.verdict = Verdict::SoftFailed;
+            self.extremities = extremities.to_vec();
+            self.ends.clear();
+        }
+    }
+}
+
 /// Judges an event by the state before it and by the room as it is.
 #[must_use]
 pub fn weigh<E: Events>(scene: &Scene<'_, E>, pdu: &Pdu, before: &StateIds) -> Judged {

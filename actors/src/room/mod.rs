@@ -2,6 +2,7 @@
 
 pub mod acl;
 pub mod actor;
+mod agree;
 pub mod bundle;
 pub mod cache;
 pub mod commands;

@@ -65,6 +65,8 @@ struct Item {
     state_before: Option<Arc<[OwnedEventId]>>,
     /// Whether this server let it in and passes it on.
     relay: bool,
+    /// Whether the room's policy server does not recommend it.
+    withheld: bool,
 }
 
 /// One that cannot even be read has a reason instead.
@@ -240,6 +242,7 @@ fn read(room: &RoomSnapshot, incoming: Incoming) -> Parsed {
         event_id,
         state_before,
         relay,
+        withheld,
         ..
     } = incoming;
     let pdu = parse::pdu_from_checked(&json, &room.rules, event_id).map_err(|e| e.to_string())?;
@@ -254,6 +257,7 @@ fn read(room: &RoomSnapshot, incoming: Incoming) -> Parsed {
         pdu: Arc::new(pdu),
         state_before,
         relay,
+        withheld,
     })
 }
 

@@ -9,6 +9,7 @@ mod keys;
 mod knock;
 mod leave;
 mod media;
+mod policy;
 mod public_rooms;
 mod query;
 mod send;
@@ -41,6 +42,7 @@ pub fn routes(table: &mut Table) {
     knock::routes(table);
     leave::routes(table);
     media::routes(table);
+    policy::routes(table);
     public_rooms::routes(table);
     query::routes(table);
     send::routes(table);

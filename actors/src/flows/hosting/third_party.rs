@@ -15,6 +15,7 @@ use crate::error::{DomainError, Outcome};
 use crate::flows::remote;
 use crate::hub::Hub;
 use crate::peer::handle::Pace;
+use crate::policy;
 use crate::room::commands::{Draft, Incoming, Ingest, Verdict};
 use crate::room::commit::origin;
 use crate::room::event::StoredEvent;
@@ -144,7 +145,7 @@ fn draft(offer: &StoredEvent, claim: &Exchange) -> Outcome<Draft> {
 async fn take(hub: &Hub, room: &Arc<RoomSnapshot>, draft: &Draft) -> Outcome<OwnedEventId> {
     let env = hub.env();
     let object = template::unsigned(env, room, draft).await?;
-    let pdu = plan::seal(object, &room.rules, &origin(env))?;
+    let pdu = policy::agreed(env, room, plan::seal(object, &room.rules, &origin(env))?).await?;
     let incoming = Incoming {
         relay: true,
         ..Incoming::of(&pdu)

@@ -21,6 +21,7 @@ use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
 use crate::peer::handle::Pace;
 use crate::peer::typed;
+use crate::policy;
 use crate::room::commands::{Draft, Incoming, Ingest, Verdict};
 use crate::room::commit::origin;
 use crate::room::event::Pdu;
@@ -82,7 +83,7 @@ pub async fn send(hub: &Hub, room_id: &RoomId, draft: &Draft) -> Outcome<OwnedEv
 async fn prepared(hub: &Hub, room: &Arc<RoomSnapshot>, draft: &Draft) -> Outcome<Pdu> {
     let env = hub.env();
     let object = unsigned(env, room, draft).await?;
-    plan::seal(object, &room.rules, &origin(env))
+    policy::agreed(env, room, plan::seal(object, &room.rules, &origin(env))?).await
 }
 
 /// The invite with the signature of the invited user's server.

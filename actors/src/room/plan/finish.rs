@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use entities::ids::{EventNid, StreamPos};
+use ruma::EventId;
 
 use super::Plan;
-use crate::room::event::StoredEvent;
+use crate::room::event::{Pdu, StoredEvent};
 use crate::room::snapshot::{RoomSnapshot, StateKey};
 use crate::stream::fact::{Fact, FactKind};
 
@@ -28,6 +29,29 @@ pub struct Published {
 }
 
 impl Plan {
+    /// The new events.
+    pub(in crate::room) fn made(&self) -> impl Iterator<Item = &Arc<StoredEvent>> {
+        self.fresh.values()
+    }
+
+    /// Gives a new event another text: itself with one more signature.
+    pub(in crate::room) fn countersign(&mut self, event_id: &EventId, json: &Arc<str>) {
+        let Some(event) = self.fresh.values_mut().find(|event| event.event_id() == event_id) else {
+            return;
+        };
+        for row in self.rows.events.iter_mut().filter(|row| row.nid == event.nid.0) {
+            row.json = json.to_string();
+        }
+        let pdu = Pdu {
+            json: json.clone(),
+            ..(*event.pdu).clone()
+        };
+        *event = Arc::new(StoredEvent {
+            pdu: Arc::new(pdu),
+            ..(**event).clone()
+        });
+    }
+
     /// Gives everything its final position; `base` is that of offset 0.
     #[must_use]
     pub fn publish(self, base: StreamPos) -> Published {

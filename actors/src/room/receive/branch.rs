@@ -51,7 +51,10 @@ impl Receiver<'_> {
             // A parent that was missing has been followed already; others are accepted before their children.
             has_children: work.room.gaps.contains_key(&item.pdu.event_id),
         };
-        let judged = ingest::weigh(&scene, &item.pdu, &before);
+        let mut judged = ingest::weigh(&scene, &item.pdu, &before);
+        if item.withheld {
+            judged.withhold(&ends);
+        }
         self.apply(item, before, judged).await
     }
 

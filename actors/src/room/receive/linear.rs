@@ -17,7 +17,7 @@ impl Work {
     /// Places an event that follows what the room is now; `None` where it takes more than that.
     pub(super) fn linear(&mut self, item: &Item) -> Outcome<Option<Verdict>> {
         let pdu = &item.pdu;
-        if item.state_before.is_some() || !self.is_level(pdu) {
+        if item.state_before.is_some() || item.withheld || !self.is_level(pdu) {
             return Ok(None);
         }
         if let Err(reason) = self.check(item) {
