@@ -188,9 +188,14 @@ impl TestServer {
         assert!(sent.is_ok_and(|status| status.success()), "cannot run {command}");
     }
 
+    /// The running process, as the system knows it.
+    pub fn process_id(&self) -> u32 {
+        self.process().as_ref().expect("the server runs").id()
+    }
+
     /// The memory that the process holds now, KiB.
     pub fn memory_kib(&self) -> u64 {
-        let id = self.process().as_ref().expect("the server runs").id();
+        let id = self.process_id();
         let path = format!("/proc/{id}/status");
         let status = fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

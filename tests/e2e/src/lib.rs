@@ -9,6 +9,7 @@
 
 #[path = "../../common/mod.rs"]
 pub mod common;
+pub mod gauge;
 pub mod person;
 #[path = "../../federation/scenarios/mod.rs"]
 pub mod scenarios;

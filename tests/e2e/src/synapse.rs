@@ -112,6 +112,11 @@ impl Synapse {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The running process, as the system knows it.
+    pub fn process_id(&self) -> u32 {
+        self.process().as_ref().expect("Synapse runs").id()
+    }
+
     /// The last lines of the log.
     pub fn log(&self) -> String {
         let text = fs::read(self.folder.join("server.log")).unwrap_or_default();

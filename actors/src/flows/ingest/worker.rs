@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use entities::inbound_pdu;
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use tokio::time::sleep;
 
 use super::place::{End, Item, together, with_gap};
@@ -43,6 +43,8 @@ struct Open {
     due: Millis,
     tries: u32,
     missing: Vec<OwnedEventId>,
+    /// The server that was not asked because it is left alone for a while: once it may be asked again, it is.
+    paused: Option<OwnedServerName>,
 }
 
 /// What a worker remembers of staged events, by row.
@@ -74,6 +76,7 @@ impl Memory {
             due: now,
             tries: 0,
             missing: Vec::new(),
+            paused: None,
         });
         open.missing = missing;
     }
@@ -99,8 +102,30 @@ impl Memory {
             .saturating_mul(1 << (tries - 1).min(16))
             .min(LONGEST_WAIT_MS);
         let due = now + wait;
-        self.open.insert(nid, Open { due, tries, missing });
+        let open = Open {
+            due,
+            tries,
+            missing,
+            paused: None,
+        };
+        self.open.insert(nid, open);
         false
+    }
+
+    /// It was not tried in earnest: its server is left alone for now.
+    fn hold(&mut self, nid: i64, server: OwnedServerName) {
+        if let Some(open) = self.open.get_mut(&nid) {
+            open.paused = Some(server);
+        }
+    }
+
+    /// `pause` tells how long a server is still left alone; a request of that server may have ended it early.
+    fn hurry(&mut self, now: Millis, pause: impl Fn(&ServerName) -> Millis) {
+        for open in self.open.values_mut() {
+            if let Some(server) = &open.paused {
+                open.due = open.due.min(now + pause(server));
+            }
+        }
     }
 
     /// The oldest that is worth a try now.
@@ -193,7 +218,9 @@ async fn turn(hub: &Arc<Hub>, room_id: &RoomId, memory: &mut Memory) -> Outcome<
     if !memory.ready.is_empty() {
         return Ok(Next::AtOnce);
     }
-    match (memory.due(env.clock.now_ms()), memory.next_due()) {
+    let now = env.clock.now_ms();
+    memory.hurry(now, |server| pause_of(hub, server, now));
+    match (memory.due(now), memory.next_due()) {
         (Some(nid), _) => {
             let effort = if staged.len() > MANY {
                 Effort::LITTLE
@@ -207,6 +234,11 @@ async fn turn(hub: &Arc<Hub>, room_id: &RoomId, memory: &mut Memory) -> Outcome<
         // What was not read yet.
         (None, None) => Ok(Next::AtOnce),
     }
+}
+
+/// How long a server is still left alone, milliseconds.
+fn pause_of(hub: &Hub, server: &ServerName, now: Millis) -> Millis {
+    hub.peers().view(server).map_or(0, |view| view.health().wait(now))
 }
 
 async fn drop_rows(hub: &Hub, nids: &[i64]) -> Outcome<()> {
@@ -301,7 +333,11 @@ async fn fetch_for(hub: &Arc<Hub>, room: &RoomSnapshot, nid: i64, effort: Effort
     match end {
         End::Settled(verdict) => settled(&item, &verdict, memory),
         End::Open { missing, reason } => {
-            let given_up = memory.postpone(nid, row.received_ts, missing, hub.env().clock.now_ms());
+            let now = hub.env().clock.now_ms();
+            let given_up = memory.postpone(nid, row.received_ts, missing, now);
+            if pause_of(hub, &item.origin, now) > 0 {
+                memory.hold(nid, item.origin.clone());
+            }
             let event_id = &item.pdu.event_id;
             tracing::info!(room_id = %room.room_id, %event_id, origin = row.origin, reason, given_up, "an event has no place yet");
             if given_up {
@@ -364,6 +400,22 @@ mod tests {
         // After a restart long ago it gets its tries.
         assert!((1..TRIES).all(|_| !memory.postpone(8, 1_000, Vec::new(), now)));
         assert!(memory.postpone(8, 1_000, Vec::new(), now));
+    }
+
+    #[test]
+    fn an_event_of_a_server_that_is_left_alone_waits_no_longer_than_that() {
+        let server = ServerName::parse("a.example").expect("a server name");
+        let mut memory = Memory::default();
+        memory.postpone(7, 0, vec![id("$1")], 0);
+        memory.postpone(8, 0, vec![id("$1")], 0);
+        memory.hold(7, server);
+        memory.hurry(1_000, |_| 60_000);
+        assert_eq!(memory.next_due(), Some(30_000), "it is not put off");
+        memory.hurry(2_000, |_| 8_000);
+        assert_eq!((memory.due(9_999), memory.due(10_000)), (None, Some(7)));
+        memory.postpone(7, 0, vec![id("$1")], 10_000);
+        memory.hurry(10_000, |_| 0);
+        assert_eq!(memory.due(10_000), None, "what was tried in earnest waits");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The scenarios of federation between our server and Synapse, over TLS, in both directions and in several room
-//! versions. All of them share one process of Synapse and, for each direction, one of ours.
+//! versions. They share one process of Synapse and, for each direction, one of ours; beside these, those that stop servers
+//! have another set.
 //!
 //! `cargo test --test foreign [part of a name]`; `FOREIGN_PAIRS=synapse` runs them between two Synapses, which shows
 //! that they ask for nothing that only our server does. The table goes to the output and to `target/foreign.txt`.
+//! `FOREIGN_MEASURE=1` measures instead (`scripts/measure-federation`), and writes to `target/measured.txt`.
 
 // The client library's futures are nested deeply.
 #![recursion_limit = "512"]
@@ -22,6 +24,7 @@ use table::{Outcome, Table};
 use tokio::{sync::Semaphore, task::LocalSet};
 
 mod encrypted;
+mod measure;
 mod table;
 
 /// The room versions that the scenarios run in.
@@ -81,24 +84,37 @@ fn catalogue() -> Vec<Scenario> {
     all
 }
 
+/// Where those who come are on Synapse, and where they are on our server.
+const FROM_OURS: &str = "ours-synapse";
+const TO_OURS: &str = "synapse-ours";
+const SYNAPSES: &str = "synapse-synapse";
+
+/// From the server with the rooms to that of those who come.
+fn direction_names() -> &'static [&'static str] {
+    if env::var("FOREIGN_PAIRS").is_ok_and(|pairs| pairs == "synapse") {
+        &[SYNAPSES]
+    } else {
+        &[FROM_OURS, TO_OURS]
+    }
+}
+
 /// Two servers, named by what they are.
 struct Direction {
     name: &'static str,
     here: Arc<dyn Homeserver>,
     there: Arc<dyn Homeserver>,
-    /// Whether those who come are on our server.
-    to_ours: bool,
 }
 
+/// One cell of the table.
 struct Case {
     scenario: String,
     direction: &'static str,
-    version: String,
-    town: Town,
+    version: &'static str,
     run: fn(&Town) -> Step<'_>,
 }
 
-fn cases(catalogue: &[Scenario], directions: &[Direction], alone: bool) -> Vec<Case> {
+/// The cases that are asked for: those that share their servers, or those during which nothing else may run.
+fn cases(catalogue: &[Scenario], alone: bool) -> Vec<Case> {
     let filter = env::args()
         .nth(1)
         .filter(|argument| !argument.starts_with('-'))
@@ -113,23 +129,15 @@ fn cases(catalogue: &[Scenario], directions: &[Direction], alone: bool) -> Vec<C
         };
         let known = |version: &&&str| version.parse::<u32>().is_ok_and(|version| version >= scenario.since);
         for version in versions.iter().filter(known) {
-            let fits = |direction: &&Direction| scenario.how != How::EachToOurs || direction.to_ours;
-            for direction in directions.iter().filter(fits) {
-                let town = Town {
-                    here: direction.here.clone(),
-                    there: direction.there.clone(),
-                    version: (*version).to_owned(),
-                };
-                let case = Case {
-                    scenario: scenario.name.clone(),
-                    direction: direction.name,
-                    version: (*version).to_owned(),
-                    town,
-                    run: scenario.run,
-                };
-                let name = format!("{} {} {}", case.scenario, case.direction, case.version);
-                if name.contains(&filter) {
-                    cases.push(case);
+            let fits = |name: &&&str| scenario.how != How::EachToOurs || **name == TO_OURS;
+            for direction in direction_names().iter().filter(fits) {
+                if format!("{} {direction} {version}", scenario.name).contains(&filter) {
+                    cases.push(Case {
+                        scenario: scenario.name.clone(),
+                        direction,
+                        version,
+                        run: scenario.run,
+                    });
                 }
             }
         }
@@ -138,10 +146,10 @@ fn cases(catalogue: &[Scenario], directions: &[Direction], alone: bool) -> Vec<C
 }
 
 /// Runs one case; a panic is its failure.
-async fn run(case: Case) -> Outcome {
+async fn run(case: Case, town: Town) -> Outcome {
     let begin = Instant::now();
     let task = tokio::task::spawn_local(async move {
-        (case.run)(&case.town).await;
+        (case.run)(&town).await;
     });
     let failure = task.await.err().map(|error| {
         let payload = error.try_into_panic();
@@ -156,41 +164,54 @@ async fn run(case: Case) -> Outcome {
     Outcome {
         scenario: case.scenario,
         direction: case.direction,
-        version: case.version,
+        version: case.version.to_owned(),
         took: begin.elapsed(),
         failure,
     }
 }
 
-async fn run_all(cases: Vec<Case>, at_once: usize, table: &mut Table) {
+/// Runs cases on servers of their own, some of them at once.
+async fn run_all(authority: &Authority, cases: Vec<Case>, at_once: usize) -> Vec<Outcome> {
+    if cases.is_empty() {
+        return Vec::new();
+    }
+    let directions = directions(authority).await;
     let permits = Rc::new(Semaphore::new(at_once));
     let mut running = Vec::new();
     for case in cases {
+        let direction = directions.iter().find(|direction| direction.name == case.direction);
+        let direction = direction.expect("there are servers for each name");
+        let town = Town {
+            here: direction.here.clone(),
+            there: direction.there.clone(),
+            version: case.version.to_owned(),
+        };
         let permits = permits.clone();
         running.push(tokio::task::spawn_local(async move {
             let _permit = permits.acquire().await.expect("the semaphore stays open");
-            let outcome = run(case).await;
+            let outcome = run(case, town).await;
             println!("{}", outcome.line());
             outcome
         }));
     }
+    let mut outcomes = Vec::new();
     for outcome in running {
-        table.add(outcome.await.expect("a case's own panic is caught"));
+        outcomes.push(outcome.await.expect("a case's own panic is caught"));
     }
+    outcomes
 }
 
-/// The servers of this run, started one beside the other.
+/// Servers, started one beside the other.
 async fn directions(authority: &Authority) -> Vec<Direction> {
-    if env::var("FOREIGN_PAIRS").is_ok_and(|pairs| pairs == "synapse") {
+    if direction_names() == [SYNAPSES] {
         let (one, other) = tokio::join!(
             Synapse::start(authority, "127.0.0.1"),
             Synapse::start(authority, "localhost")
         );
         let direction = Direction {
-            name: "synapse-synapse",
+            name: SYNAPSES,
             here: Arc::new(one),
             there: Arc::new(other),
-            to_ours: false,
         };
         return vec![direction];
     }
@@ -202,42 +223,51 @@ async fn directions(authority: &Authority) -> Vec<Direction> {
     let synapse = Arc::new(synapse);
     vec![
         Direction {
-            name: "ours-synapse",
+            name: FROM_OURS,
             here: Arc::new(hosting),
             there: synapse.clone(),
-            to_ours: false,
         },
         Direction {
-            name: "synapse-ours",
+            name: TO_OURS,
             here: synapse,
             there: Arc::new(joining),
-            to_ours: true,
         },
     ]
 }
 
 async fn foreign() -> Table {
     let authority = Authority::create();
-    let directions = directions(&authority).await;
     let catalogue = catalogue();
+    let (shared, alone) = tokio::join!(
+        run_all(&authority, cases(&catalogue, false), AT_ONCE),
+        run_all(&authority, cases(&catalogue, true), 1),
+    );
     let mut table = Table::default();
-    run_all(cases(&catalogue, &directions, false), AT_ONCE, &mut table).await;
-    run_all(cases(&catalogue, &directions, true), 1, &mut table).await;
+    shared.into_iter().chain(alone).for_each(|outcome| table.add(outcome));
     table
+}
+
+/// To the output, and to a file in `target`.
+fn write(name: &str, text: &str) {
+    let path = workspace().join("target").join(name);
+    let written = path
+        .parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(&path, text));
+    written.unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+    println!("\n{text}");
 }
 
 fn main() -> ExitCode {
     let begin = Instant::now();
     let runtime = tokio::runtime::Runtime::new().expect("this machine has threads");
+    if env::var("FOREIGN_MEASURE").is_ok_and(|value| value == "1") {
+        let text = LocalSet::new().block_on(&runtime, measure::measure());
+        write("measured.txt", &text);
+        return ExitCode::SUCCESS;
+    }
     let table = LocalSet::new().block_on(&runtime, foreign());
-    let text = table.to_string();
-    let path = workspace().join("target/foreign.txt");
-    let written = path
-        .parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| fs::write(&path, &text));
-    written.unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
-    println!("\n{text}");
+    write("foreign.txt", &table.to_string());
     println!("{}", table.summary(begin.elapsed()));
     if table.failed() == 0 {
         ExitCode::SUCCESS
