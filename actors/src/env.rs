@@ -183,12 +183,7 @@ impl Env {
             io,
         } = parts;
         let (journal, feeds, failpoints) = start_journal(&store, &clock, &io).await?;
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let (ids, cpu) = (Ids::new(store.clone()), Cpu::new(io.clone(), cores));
-        let capacity = Capacity {
-            rooms: settings.room_cache_bytes,
-            events: settings.event_cache_bytes,
-        };
+        let (ids, cpu) = (Ids::new(store.clone()), Cpu::new(io.clone(), cores()));
         let key = Arc::new(key);
         let tools = Tools {
             clock: clock.clone(),
@@ -196,6 +191,7 @@ impl Env {
             cpu: cpu.clone(),
         };
         let (wire, keyring) = to_others(&settings, &server_name, &key, &store, &tools, &io);
+        let capacity = Capacity::of(&settings);
         let rooms = RoomCache::new(store.clone(), ids.clone(), cpu.clone(), server_name.clone(), capacity);
         Ok(Arc::new(Self {
             rooms: Arc::new(rooms),
@@ -209,7 +205,7 @@ impl Env {
             ids,
             history: Ids::of(store.clone(), "history"),
             cpu,
-            users: Arc::new(UserCache::new(settings.user_cache_bytes, UserView::weight)),
+            users: Arc::new(users(&settings)),
             tokens: Arc::new(auth::new_cache()),
             seen: LastSeen::start(&io, store.clone()),
             uia: Uia::new(settings.uia_timeout_ms),
@@ -282,4 +278,12 @@ fn to_others(
     let (settings, store) = (settings.keyring.clone(), store.clone());
     let keyring = KeyRing::new(wire.clone(), key.clone(), settings, store, tools.clone(), io.clone());
     (wire, keyring)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+fn users(settings: &Settings) -> UserCache {
+    UserCache::with_idle(settings.user_cache_bytes, settings.cache_idle(), UserView::weight)
 }

@@ -33,7 +33,7 @@ async fn run(weak: Weak<Env>) {
     // Nobody reads yet.
     let mut horizon = weak.upgrade().map_or(StreamPos(0), |env| env.visible());
     while let Some(env) = weak.upgrade().filter(|env| !env.feeds.is_closed()) {
-        sweep_memory(&env);
+        sweep_memory(&env).await;
         if ticks % DATABASE_EVERY == 0 {
             clear_database(&env).await;
             prune_device_lists(&env, horizon).await;
@@ -45,9 +45,18 @@ async fn run(weak: Weak<Env>) {
     }
 }
 
-fn sweep_memory(env: &Env) {
+async fn sweep_memory(env: &Arc<Env>) {
     let feeds = env.feeds.sweep(env.clock.now_ms());
     metrics::gauge!("feeds").set(feeds as f64);
+    let swept = env.clone();
+    // What it lets go of may be very much.
+    let sweep = tokio::task::spawn_blocking(move || {
+        swept.rooms.sweep();
+        metrics::gauge!("cache_bytes", "cache" => "users").set(swept.users.sweep() as f64);
+    });
+    if let Err(error) = sweep.await {
+        tracing::error!(%error, "the caches were not swept");
+    }
 }
 
 async fn clear_database(env: &Env) {

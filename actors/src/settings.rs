@@ -1,5 +1,7 @@
 //! What the behaviour depends on and an operator may set. The process's configuration is turned into this at start.
 
+use std::time::Duration;
+
 use federation::{KeyRingSettings, OutboundSettings, WireSettings};
 use ruma::RoomVersionId;
 
@@ -24,6 +26,8 @@ pub struct Settings {
     pub event_cache_bytes: u64,
     /// User views kept in memory, in bytes.
     pub user_cache_bytes: u64,
+    /// Rooms, events and users that nobody has asked for in this time leave memory.
+    pub cache_idle_secs: u64,
     /// argon2id memory, KiB.
     pub argon2_memory_kib: u32,
     /// argon2id passes.
@@ -85,6 +89,14 @@ impl Default for UserLimits {
     }
 }
 
+impl Settings {
+    /// See `cache_idle_secs`.
+    #[must_use]
+    pub fn cache_idle(&self) -> Duration {
+        Duration::from_secs(self.cache_idle_secs)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -96,6 +108,7 @@ impl Default for Settings {
             room_cache_bytes: 256 * 1024 * 1024,
             event_cache_bytes: 64 * 1024 * 1024,
             user_cache_bytes: 64 * 1024 * 1024,
+            cache_idle_secs: 1_800,
             argon2_memory_kib: 19_456,
             argon2_iterations: 2,
             argon2_parallelism: 1,

@@ -162,6 +162,7 @@ pub fn settings(config: &Config) -> Settings {
         room_cache_bytes: actors.room_cache_bytes,
         event_cache_bytes: actors.event_cache_bytes,
         user_cache_bytes: actors.user_cache_bytes,
+        cache_idle_secs: actors.cache_idle_secs,
         argon2_memory_kib,
         argon2_iterations,
         argon2_parallelism,

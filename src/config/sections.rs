@@ -450,6 +450,8 @@ pub struct Actors {
     pub event_cache_bytes: u64,
     /// Memory for what is known of users.
     pub user_cache_bytes: u64,
+    /// After this long without anybody asking for it, a room, event or user leaves that memory.
+    pub cache_idle_secs: u64,
     /// How long a stop waits for work under way.
     pub drain_timeout_secs: u64,
 }
@@ -464,6 +466,7 @@ impl Default for Actors {
             room_cache_bytes: 268_435_456,
             event_cache_bytes: 67_108_864,
             user_cache_bytes: 67_108_864,
+            cache_idle_secs: 1_800,
             drain_timeout_secs: 20,
         }
     }

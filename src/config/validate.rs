@@ -212,6 +212,7 @@ fn lifetimes(config: &Config) -> Outcome {
         ("actors.room_idle_secs", config.actors.room_idle_secs),
         ("actors.session_idle_secs", config.actors.session_idle_secs),
         ("actors.peer_idle_secs", config.actors.peer_idle_secs),
+        ("actors.cache_idle_secs", config.actors.cache_idle_secs),
         ("actors.drain_timeout_secs", config.actors.drain_timeout_secs),
     ] {
         at_least(key, secs, 1)?;

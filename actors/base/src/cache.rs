@@ -9,11 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use moka::sync::Cache;
+use moka::sync::{Cache, CacheBuilder};
 
 use crate::error::{DomainError, Outcome};
 
+type Builder<K, V> = CacheBuilder<K, Arc<V>, Cache<K, Arc<V>>>;
+
 const STRIPES: usize = 1_024;
+/// A sweep of a cache is done in rounds, each of which lets go of as much as the cache thinks right.
+const ROUNDS: usize = 100;
 /// A key that is published faster than it can be loaded this many times in a row is busy.
 const MAX_LOADS: usize = 8;
 
@@ -23,6 +27,24 @@ struct Stripe {
     gate: Mutex<()>,
     /// Lets one loader of a stripe work at a time, so that equal loads are not done twice.
     loading: tokio::sync::Mutex<()>,
+}
+
+/// Lets a cache go of what has been there or idle too long. The answer is the weight of what is left.
+pub fn sweep<K, V>(cache: &Cache<K, V>) -> u64
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    let mut before = u64::MAX;
+    for _ in 0..ROUNDS {
+        cache.run_pending_tasks();
+        let left = cache.entry_count();
+        if left >= before {
+            break;
+        }
+        before = left;
+    }
+    cache.weighted_size()
 }
 
 /// Views by key, weighed in bytes.
@@ -39,7 +61,7 @@ where
 {
     /// `weigh` answers bytes.
     pub fn new(max_bytes: u64, weigh: impl Fn(&V) -> usize + Send + Sync + 'static) -> Self {
-        Self::with_lifetime(max_bytes, Duration::MAX, weigh)
+        Self::build(max_bytes, weigh, |views| views)
     }
 
     /// Views are loaded again once they have been in memory for `lifetime`.
@@ -47,6 +69,19 @@ where
         max_bytes: u64,
         lifetime: Duration,
         weigh: impl Fn(&V) -> usize + Send + Sync + 'static,
+    ) -> Self {
+        Self::build(max_bytes, weigh, |views| views.time_to_live(lifetime))
+    }
+
+    /// Views that nobody has asked for in `idle` leave memory; see [`Self::sweep`].
+    pub fn with_idle(max_bytes: u64, idle: Duration, weigh: impl Fn(&V) -> usize + Send + Sync + 'static) -> Self {
+        Self::build(max_bytes, weigh, |views| views.time_to_idle(idle))
+    }
+
+    fn build(
+        max_bytes: u64,
+        weigh: impl Fn(&V) -> usize + Send + Sync + 'static,
+        more: impl FnOnce(Builder<K, V>) -> Builder<K, V>,
     ) -> Self {
         let stripe = |_| Stripe {
             epoch: AtomicU64::new(0),
@@ -57,10 +92,7 @@ where
             .max_capacity(max_bytes)
             .weigher(move |_: &K, view: &Arc<V>| u32::try_from(weigh(view)).unwrap_or(u32::MAX));
         Self {
-            views: match lifetime {
-                Duration::MAX => views.build(),
-                lifetime => views.time_to_live(lifetime).build(),
-            },
+            views: more(views).build(),
             stripes: (0..STRIPES).map(stripe).collect(),
             hasher: RandomState::new(),
         }
@@ -155,6 +187,12 @@ where
         self.views.invalidate(key);
     }
 
+    /// Lets go of what has been there or idle too long; by itself a cache does so only while it is used. Takes its time
+    /// where there is much: not for async threads. The answer is what is left, bytes.
+    pub fn sweep(&self) -> u64 {
+        sweep(&self.views)
+    }
+
     /// How many views are in memory, roughly.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -203,6 +241,24 @@ mod tests {
         cache.views.invalidate(&1);
         let loaded = loader.await.expect("no panic").expect("no error");
         assert_eq!(loaded.as_deref(), Some(&2));
+    }
+
+    #[test]
+    fn what_nobody_asks_for_leaves_memory() {
+        let cache = ViewCache::<u32, u32>::with_idle(1_000_000, Duration::from_millis(300), |_| 10);
+        for key in 0..5_000 {
+            cache.publish(key, Arc::new(key));
+        }
+        assert_eq!(cache.sweep(), 50_000);
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        // One of them is asked for all the time.
+        while cache.sweep() > 10 {
+            assert!(std::time::Instant::now() < deadline, "{} bytes are left", cache.sweep());
+            assert_eq!(cache.get(&7).as_deref(), Some(&7));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(cache.get(&7).as_deref(), Some(&7));
+        assert_eq!(cache.get(&8), None);
     }
 
     #[tokio::test]

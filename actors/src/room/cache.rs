@@ -14,6 +14,8 @@ use entities::store::Store;
 use moka::sync::Cache;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId};
 
+pub use super::capacity::Capacity;
+use super::capacity::weight;
 use super::event::StoredEvent;
 use super::keys::StateKeys;
 use super::load;
@@ -23,7 +25,7 @@ use super::plan::Published;
 use super::snapshot::{RoomSnapshot, StateKey};
 use super::state_group::{self, Chain, FullMap};
 use super::typing::Typing;
-use crate::cache::ViewCache;
+use crate::cache::{ViewCache, sweep};
 use crate::cpu::{Class, Cpu};
 use crate::error::{DomainError, Outcome};
 use crate::stream::ids::Ids;
@@ -71,19 +73,6 @@ pub struct RoomCache {
     healed: Cache<RoomNid, i64>,
 }
 
-/// How much [`RoomCache`] may hold, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Capacity {
-    /// Of snapshots.
-    pub rooms: u64,
-    /// Of single events; a quarter of it again for state maps.
-    pub events: u64,
-}
-
-fn weight(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
 impl RoomCache {
     /// Empty caches over `store`.
     #[must_use]
@@ -93,15 +82,15 @@ impl RoomCache {
             store,
             server,
             cpu,
-            rooms: ViewCache::new(capacity.rooms, RoomSnapshot::weight),
-            names: Cache::new(ROOM_NAMES),
-            events: Cache::builder()
-                .max_capacity(capacity.events)
+            rooms: ViewCache::with_idle(capacity.rooms, capacity.idle, RoomSnapshot::weight),
+            names: capacity.cache(ROOM_NAMES).build(),
+            events: capacity
+                .cache(capacity.events)
                 .weigher(|_, event: &Arc<StoredEvent>| weight(400 + event.pdu.json.len() * 2))
                 .build(),
-            event_nids: Cache::new(capacity.events / 1_024),
-            groups: Cache::builder()
-                .max_capacity(capacity.events / 4)
+            event_nids: capacity.cache(capacity.events / 1_024).build(),
+            groups: capacity
+                .cache(capacity.events / 4)
                 .weigher(|_, map: &Arc<StateMap>| weight(100 + map.0.len() * 16))
                 .build(),
             changes: AtomicU64::new(0),
@@ -109,6 +98,16 @@ impl RoomCache {
             resets: Cache::new(ROOM_NAMES),
             healed: Cache::new(ROOM_NAMES),
         }
+    }
+
+    /// Lets go of what nobody has asked for lately. Not for async threads.
+    pub(crate) fn sweep(&self) {
+        let note = |what: &'static str, bytes: u64| metrics::gauge!("cache_bytes", "cache" => what).set(bytes as f64);
+        note("rooms", self.rooms.sweep());
+        note("events", sweep(&self.events));
+        note("state_groups", sweep(&self.groups));
+        sweep(&self.event_nids);
+        sweep(&self.names);
     }
 
     /// The database behind the caches.

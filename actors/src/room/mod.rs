@@ -5,6 +5,7 @@ pub mod actor;
 mod agree;
 pub mod bundle;
 pub mod cache;
+mod capacity;
 pub mod commands;
 pub mod commit;
 pub mod create;
