@@ -40,6 +40,8 @@ pub async fn sharing(env: &Env, user: &UserId) -> Outcome<Arc<[OwnedServerName]>
 }
 
 #[cfg(test)]
+mod durable_tests;
+#[cfg(test)]
 mod handle_tests;
 #[cfg(test)]
 mod outbound_tests;

@@ -255,6 +255,22 @@ impl Outbox {
         self.changed.insert(room);
     }
 
+    /// Whether this event waits in memory or is under way.
+    #[must_use]
+    pub fn holds(&self, pos: i64) -> bool {
+        let aboard = self.flight.iter().flat_map(|flight| &flight.fresh);
+        aboard
+            .map(|(pos, _)| *pos)
+            .chain(self.fresh.iter().map(|queued| queued.pos))
+            .any(|held| held == pos)
+    }
+
+    /// From which position on events of a room are owed.
+    #[must_use]
+    pub fn owed_from(&self, room: RoomNid) -> Option<i64> {
+        self.owed.get(&room).map(|owed| owed.first)
+    }
+
     /// Events that wait, by room: how many in memory, and what is owed.
     #[must_use]
     pub fn by_room(&self) -> BTreeMap<RoomNid, (usize, Option<Owed>)> {

@@ -342,11 +342,10 @@ impl PeerView {
     #[must_use]
     pub fn trace(&self, room: RoomNid, pos: i64) -> Trace {
         let state = self.state();
-        let (waits, owed) = state.outbox.by_room().get(&room).copied().unwrap_or_default();
-        if owed.is_some_and(|owed| owed.first <= pos) {
+        if state.outbox.owed_from(room).is_some_and(|first| first <= pos) {
             return Trace::Owed;
         }
-        if waits > 0 && state.outbox.lowest().is_some_and(|lowest| lowest <= pos) {
+        if state.outbox.holds(pos) {
             return Trace::Waits;
         }
         let sent = state.log.sent.iter().find(|(_, positions)| positions.contains(&pos));

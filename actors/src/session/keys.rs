@@ -26,8 +26,9 @@ pub use self::dehydrate::Dehydrate;
 pub use self::signatures::Failures;
 pub use self::upload::Upload;
 use super::interest::interested_users;
+use super::load;
+use super::outbound::{self, Told};
 use super::view::UserView;
-use super::{load, outbound};
 use crate::env::Env;
 use crate::error::Outcome;
 use crate::stream::fact::{Fact, FactKind};
@@ -101,52 +102,60 @@ fn with_stock(view: &UserView, device: &DeviceId, stock: KeyStock) -> UserView {
     changed
 }
 
-/// Tells other servers of the user's keys among `rows`: of one device where only that changed, or else of the cross-signing
-/// keys, which makes them look at everything.
-async fn tell_others(env: &Env, user: &UserId, at: i64, rows: &mut Rows) -> Outcome<Option<Fact>> {
+/// Tells other servers of the user's keys among `rows`, from position `first` on: of each device, and of the cross-signing
+/// keys that others may see.
+async fn tell_others(env: &Env, user: &UserId, first: i64, rows: &mut Rows) -> Outcome<Told> {
     let view = load::view(env, user).await?;
     let is_device = |id: &String| view.as_ref().is_some_and(|view| view.devices.contains_key(id.as_str()));
-    let of_user = rows
+    let signed = rows
         .key_signatures
         .iter()
         .filter(|row| row.target_user == user.as_str());
-    let signed = of_user.map(|row| row.target_key.clone());
-    let uploaded = rows.device_keys.iter().map(|row| row.device_id.clone());
+    let signed = signed.map(|row| row.target_key.clone());
+    let uploaded = rows.device_keys.iter().filter(|row| row.user_id == user.as_str());
+    let uploaded = uploaded.map(|row| row.device_id.clone());
     let named: BTreeSet<String> = signed.chain(uploaded).collect();
-    let one = named.first().filter(|id| named.len() == 1 && is_device(id)).cloned();
-    let told = match one.filter(|_| rows.cross_signing_keys.is_empty()) {
-        Some(device) => outbound::devices(env, user, &[device], at, rows).await?,
-        None => outbound::signing_keys(env, user, at, rows).await?,
-    };
-    Ok(told.fact)
+    let (devices, others): (Vec<String>, Vec<String>) = named.into_iter().partition(is_device);
+    let shown = |row: &entities::cross_signing_key::Model| row.user_id == user.as_str() && row.usage != "user_signing";
+    let signing_keys = !others.is_empty() || rows.cross_signing_keys.iter().any(shown);
+    let mut told = outbound::devices(env, user, &devices, first, rows).await?;
+    if signing_keys {
+        let further = told.positions + i64::from(!devices.is_empty());
+        let keys = outbound::signing_keys(env, user, first + further, rows).await?;
+        told.positions = further;
+        told.fact = keys.fact.or(told.fact);
+    }
+    Ok(told)
 }
 
 /// Commits `rows` and tells the users `changed` concerns that its keys are new: by default everybody who shares a room
 /// with that user, or else those named.
 async fn announce(env: &Env, mut rows: Rows, changed: HashMap<OwnedUserId, Option<OwnedUserId>>) -> Outcome<()> {
-    let (mut facts, mut wakes) = (Vec::with_capacity(changed.len()), Vec::new());
-    for (at, (user, only)) in (0i64..).zip(changed) {
+    let (mut facts, mut next) = (Vec::with_capacity(changed.len()), 0);
+    for (user, only) in changed {
+        let at = next;
+        next += 1;
         rows.device_list_changes.push(device_list_change::Model {
             pos: at,
             user_id: user.to_string(),
         });
-        let users_everywhere = only.is_none();
         let users: Arc<[OwnedUserId]> = match only {
             Some(only) => Arc::from([only]),
-            None => interested_users(env, &user).await?,
+            None => {
+                let told = tell_others(env, &user, at, &mut rows).await?;
+                next += told.positions;
+                facts.extend(told.fact);
+                interested_users(env, &user).await?
+            }
         };
-        if users_everywhere {
-            wakes.extend(tell_others(env, &user, at, &mut rows).await?);
-        }
-        let kind = FactKind::DeviceList { user };
         facts.push(Fact {
             pos: StreamPos(at),
             users,
-            kind,
+            kind: FactKind::DeviceList { user },
         });
     }
-    let positions = u32::try_from(facts.len()).unwrap_or(u32::MAX);
-    facts.extend(wakes);
+    let positions = u32::try_from(next).unwrap_or(u32::MAX);
+    facts.sort_by_key(|fact| fact.pos);
     let publish = move |base: StreamPos| {
         for fact in &mut facts {
             fact.pos = StreamPos(fact.pos.0 + base.0);

@@ -223,3 +223,7 @@ impl Store {
         Ok((updates, others))
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;
