@@ -114,7 +114,7 @@ impl Ours {
     }
 
     /// A new administrator, made with the program's own command.
-    async fn administrator(&self) -> User {
+    pub async fn administrator(&self) -> User {
         let name = unique("root");
         let made = self
             .server

@@ -10,6 +10,7 @@ use crate::common::{
 
 mod hostile;
 mod hosting;
+mod operator;
 mod policy;
 mod remote;
 mod restart;

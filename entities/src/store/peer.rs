@@ -176,6 +176,13 @@ impl Store {
         self.reader().events(&sql, values).await
     }
 
+    /// Whether this server passes the event at a position on, though it is of another's user.
+    pub async fn is_relayed(&self, pos: i64) -> Result<bool, StoreError> {
+        let sql = "SELECT pos FROM relayed_event WHERE pos = $1";
+        let found: Option<i64> = self.reader().scalar(sql, params![pos]).await?;
+        Ok(found.is_some())
+    }
+
     /// Memberships in these rooms that changed after a position.
     pub async fn memberships_since(&self, room_nids: &[i64], since: i64) -> Result<Vec<membership::Model>, StoreError> {
         let db = self.backend();

@@ -119,6 +119,10 @@ async fn events_to_send_are_those_of_this_server_and_those_it_passes_on() {
         let positions = |rows: Vec<event::Model>| rows.iter().filter_map(|row| row.pos).collect::<Vec<_>>();
         let all = store.events_to_send("hs", 0, 9, 9).await.expect("read");
         assert_eq!(positions(all), [1, 3, 4, 5]);
+        assert_eq!(
+            (store.is_relayed(4).await, store.is_relayed(5).await),
+            (Ok(true), Ok(false))
+        );
         let some = store.events_to_send("hs", 1, 4, 2).await.expect("read");
         assert_eq!(positions(some), [3, 4]);
         let room = store

@@ -1,12 +1,12 @@
-//! How it goes with other servers: Synapse's list of destinations, what waits for one, which servers have an event, and how a
-//! room stands here and elsewhere.
+//! How it goes with other servers: Synapse's list of destinations, what waits for one, and how a room stands here and
+//! elsewhere.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use actors::error::{DomainError, Outcome};
 use actors::peer::handle::Pace;
-use actors::peer::view::Trace;
-use actors::room::event::StoredEvent;
+use actors::peer::view::PeerView;
 use actors::room::snapshot::RoomSnapshot;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -15,7 +15,7 @@ use entities::ids::RoomNid;
 use entities::store::peer::DestinationOrder;
 use http::Method;
 use ruma::api::federation::event::get_room_state_ids;
-use ruma::{EventId, OwnedRoomId, OwnedServerName, ServerName, UserId};
+use ruma::{EventId, OwnedRoomId, OwnedServerName, ServerName};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -60,23 +60,17 @@ pub fn routes(t: &mut Table) {
     );
     t.raw(
         Method::GET,
-        "/_synapse/admin/v1/federation/events/{event_id}",
-        admin,
-        event,
-    );
-    t.raw(
-        Method::GET,
         "/_synapse/admin/v1/federation/rooms/{room_id}",
         admin,
         room,
     );
 }
 
-/// As Synapse shows it.
+/// As Synapse shows it: a server that is not left alone was not tried in vain.
 fn shown(row: &destination::Model) -> Value {
     json!({
         "destination": row.server_name,
-        "retry_last_ts": row.last_try_ts,
+        "retry_last_ts": if row.retry_interval_ms > 0 { row.last_try_ts } else { 0 },
         "retry_interval": row.retry_interval_ms,
         "failure_ts": row.failing_since_ts,
         "last_successful_stream_ordering": (row.last_sent_pos > 0).then_some(row.last_sent_pos),
@@ -123,18 +117,23 @@ fn named(request: &RawRequest) -> Outcome<OwnedServerName> {
     ServerName::parse(request.arg(0)?).map_err(|_| DomainError::not_found("Unknown destination"))
 }
 
-/// The row of a server that this one has had to do with.
-async fn known(ctx: &Ctx, server: &ServerName) -> Outcome<destination::Model> {
-    let rows = ctx.hub.env().store.destinations(&[server.as_str()]).await?;
-    let missing = || DomainError::not_found("Unknown destination");
-    rows.into_iter().next().ok_or_else(missing)
+/// A server that this one has had to do with.
+async fn known(ctx: &Ctx, server: &ServerName) -> Outcome<Arc<PeerView>> {
+    let view = ctx.hub.peers().look(server).await?;
+    let health = view.health();
+    if health.last_try > 0 || health.last_success > 0 || view.is_wanted() {
+        return Ok(view);
+    }
+    Err(DomainError::not_found("Unknown destination"))
 }
 
 async fn one(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
-    Reply::json(&shown(&known(&ctx, &named(&request)?).await?))
+    let server = named(&request)?;
+    let health = known(&ctx, &server).await?.health();
+    Reply::json(&shown(&health.to_row(server.as_str())))
 }
 
-/// The rooms shared with a server, and the newest event of ours in each that it may still have to get.
+/// The rooms of which a server has not got all our events, and the newest of those in each.
 async fn rooms(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let server = named(&request)?;
     known(&ctx, &server).await?;
@@ -158,22 +157,28 @@ async fn rooms(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     Reply::json(&answer)
 }
 
-/// Ends the pause of a server that did not answer.
+/// Ends the pause of a server that did not answer. One that is not left alone is refused, as by Synapse.
 async fn reset(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let server = named(&request)?;
     // While all is well nothing need be stored about it.
     if ctx.hub.peers().view(&server).is_none() {
         known(&ctx, &server).await?;
     }
+    let view = ctx.hub.peers().look(&server).await?;
+    if view.health().wait(ctx.hub.env().clock.now_ms()) == 0 {
+        return Err(DomainError::unknown(
+            "The retry timing does not need to be reset for this destination.",
+        ));
+    }
     ctx.hub.peers().reset(&server).await?;
-    Ok(Reply::empty())
+    Reply::json(&json!({}))
 }
 
 /// Everything about the way to one server: how it goes, the last error in words, the next try, what waits in which room.
 async fn queue(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let server = named(&request)?;
     let env = ctx.hub.env();
-    let view = ctx.hub.peers().look(&server).await?;
+    let view = known(&ctx, &server).await?;
     let queue = view.queue();
     let nids: Vec<RoomNid> = queue.keys().copied().collect();
     let names = env.rooms.names(&nids).await?;
@@ -190,63 +195,6 @@ async fn queue(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
         .collect();
     let info = view.info(env.clock.now_ms());
     Reply::json(&json!({ "destination": server, "info": info, "rooms": rooms }))
-}
-
-/// Which servers have one of our events, and why others do not.
-async fn event(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
-    let missing = || DomainError::not_found("Unknown event");
-    let event_id = EventId::parse(request.arg(0)?).map_err(|_| missing())?;
-    let env = ctx.hub.env();
-    let event = env.rooms.event_by_id(&event_id).await?.ok_or_else(missing)?;
-    let room = env.rooms.view_nid(event.room_nid).await?.ok_or_else(missing)?;
-    let ours = env.is_local(&event.pdu.sender);
-    let mut answer = json!({
-        "event_id": event_id,
-        "room_id": room.room_id,
-        "sender": event.pdu.sender,
-        "position": event.pos.map(|pos| pos.0),
-        "status": format!("{:?}", event.status),
-        "ours": ours,
-    });
-    let Some(pos) = event.pos.filter(|_| ours) else {
-        return Reply::json(&answer);
-    };
-    let mut servers = Vec::new();
-    for server in servers_at(&ctx, &event).await? {
-        let view = ctx.hub.peers().look(&server).await?;
-        let info = view.info(env.clock.now_ms());
-        let refusal = view.refusal(&event_id);
-        let (state, at) = match (&refusal, view.trace(room.nid, pos.0)) {
-            (Some(_), _) => ("refused", None),
-            (None, Trace::Waits) => ("waits", None),
-            (None, Trace::Owed) => ("owed", None),
-            (None, Trace::Sent(at)) => ("sent", at),
-        };
-        servers.push(json!({
-            "server": server,
-            "state": state,
-            "sent_ts": at,
-            "why": refusal.or_else(|| info.last_error.clone().filter(|_| state != "sent")),
-            "next_try_ts": info.next_try_ts.filter(|_| state != "sent"),
-        }));
-    }
-    answer["servers"] = servers.into();
-    Reply::json(&answer)
-}
-
-/// The other servers that were in the room before the event.
-async fn servers_at(ctx: &Ctx, event: &StoredEvent) -> Outcome<BTreeSet<OwnedServerName>> {
-    let env = ctx.hub.env();
-    let Some(group) = event.state_group else {
-        return Ok(BTreeSet::new());
-    };
-    let state = env.rooms.state_at_group(group).await?;
-    let members = state
-        .iter()
-        .filter(|((kind, _), event)| &**kind == "m.room.member" && event.pdu.has_membership("join"));
-    let servers =
-        members.filter_map(|((_, user), _)| Some(<&UserId>::try_from(&**user).ok()?.server_name().to_owned()));
-    Ok(servers.filter(|server| *server != env.server_name).collect())
 }
 
 /// How a room stands: forward extremities, servers, the last state reset; with `?compare=server` whether that server has the
