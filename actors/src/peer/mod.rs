@@ -46,4 +46,6 @@ mod handle_tests;
 #[cfg(test)]
 mod outbound_tests;
 #[cfg(test)]
+mod scale_tests;
+#[cfg(test)]
 pub(crate) mod testing;
