@@ -179,6 +179,12 @@ impl Peers {
         self.shared.open(server).await
     }
 
+    /// Returns once everything that was committed until now, and before the start, was given to the servers' queues: what
+    /// these tell is then true of it.
+    pub async fn catch_up(&self) {
+        self.order(Order::Look).await;
+    }
+
     /// The server; its actor is started with it.
     async fn meet(&self, server: &ServerName) -> Outcome<Arc<PeerView>> {
         if *server == self.shared.env.server_name {
@@ -301,7 +307,7 @@ impl Peers {
     /// `within`.
     pub async fn drain(&self, within: Duration) -> usize {
         let shared = &self.shared;
-        self.order(Order::Look).await;
+        self.catch_up().await;
         let sending = async {
             while shared.views.all().iter().any(|view| view.is_sending()) {
                 tokio::time::sleep(Duration::from_millis(10)).await;

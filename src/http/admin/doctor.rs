@@ -40,6 +40,8 @@ async fn event(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
         Some(pos) => env.is_local(&event.pdu.sender) || env.store.is_relayed(pos.0).await?,
         None => false,
     };
+    // What the queues do not hold was sent, once they have been given everything.
+    ctx.hub.peers().catch_up().await;
     let ask = ctx.request.query_param("ask").as_deref() == Some("true");
     let servers: Vec<OwnedServerName> = servers_at(&ctx, &event).await?.into_iter().collect();
     let (look, event_ref) = (&ctx, &event);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use actors::error::{DomainError, Outcome};
 use actors::peer::handle::Pace;
@@ -117,11 +118,16 @@ fn named(request: &RawRequest) -> Outcome<OwnedServerName> {
     ServerName::parse(request.arg(0)?).map_err(|_| DomainError::not_found("Unknown destination"))
 }
 
-/// A server that this one has had to do with.
+/// A server that this one has had to do with, or for which something waits.
 async fn known(ctx: &Ctx, server: &ServerName) -> Outcome<Arc<PeerView>> {
-    let view = ctx.hub.peers().look(server).await?;
-    let health = view.health();
-    if health.last_try > 0 || health.last_success > 0 || view.is_wanted() {
+    let peers = ctx.hub.peers();
+    if peers.view(server).is_none() {
+        // Right after a start it is not in memory yet.
+        peers.catch_up().await;
+    }
+    let view = peers.look(server).await?;
+    let (health, seen) = (view.health(), view.figures.last_seen.load(Relaxed));
+    if health.last_try.max(health.last_success).max(seen) > 0 || view.is_wanted() {
         return Ok(view);
     }
     Err(DomainError::not_found("Unknown destination"))
@@ -160,11 +166,7 @@ async fn rooms(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
 /// Ends the pause of a server that did not answer. One that is not left alone is refused, as by Synapse.
 async fn reset(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let server = named(&request)?;
-    // While all is well nothing need be stored about it.
-    if ctx.hub.peers().view(&server).is_none() {
-        known(&ctx, &server).await?;
-    }
-    let view = ctx.hub.peers().look(&server).await?;
+    let view = known(&ctx, &server).await?;
     if view.health().wait(ctx.hub.env().clock.now_ms()) == 0 {
         return Err(DomainError::unknown(
             "The retry timing does not need to be reset for this destination.",
