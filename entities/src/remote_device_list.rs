@@ -8,11 +8,13 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub user_id: String,
-    /// Of the newest change that was taken over.
+    /// Counts what changes about it here.
     pub stream_id: i64,
     /// A change was missed: ask again before use.
     pub stale: bool,
     pub fetched_ts: i64,
+    /// The newest update, as its server counts, that is part of it.
+    pub remote_id: Option<i64>,
 }
 
 /// No relations: joins are written out where they are needed.

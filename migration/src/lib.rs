@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = &[
         "m0012_federation_cursor",
         include_str!("sql/m0012_federation_cursor.sql"),
     ),
+    ("m0013_remote_devices", include_str!("sql/m0013_remote_devices.sql")),
 ];
 
 /// Why the schema could not be brought up to date; the text is for the operator.

@@ -8,6 +8,8 @@ use crate::common::{
     homeserver::{Ours, Town},
 };
 
+mod context;
+mod devices;
 mod hostile;
 mod hosting;
 mod operator;

@@ -220,7 +220,8 @@ impl StoredEvent {
     }
 }
 
-/// The relation an event's content declares, for the columns `relates_to` and `rel_type`.
+/// The relation an event's content declares, for the columns `relates_to` and `rel_type`; none where it holds U+0000, which
+/// no column can.
 #[must_use]
 pub fn relation_of(pdu: &Pdu) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]
@@ -240,7 +241,7 @@ pub fn relation_of(pdu: &Pdu) -> (Option<String>, Option<String>) {
                     event_id: Some(event_id),
                     rel_type: Some(rel_type),
                 }),
-        }) => (Some(event_id), Some(rel_type)),
+        }) if !event_id.contains('\0') && !rel_type.contains('\0') => (Some(event_id), Some(rel_type)),
         _ => (None, None),
     }
 }

@@ -56,11 +56,17 @@ pub fn canonical(json: &str) -> Result<CanonicalJsonObject, PduError> {
 }
 
 /// The fields, sizes and types that every PDU must keep to, before anything else is read from it: 65 536 bytes in all,
-/// 255 bytes for ids, types and state keys, at most 20 `prev_events` and 10 `auth_events`, a depth of 0 to 2^53 − 1.
+/// 255 bytes for ids, types and state keys, at most 20 `prev_events` and 10 `auth_events`, a depth of 0 to 2^53 − 1. Names with
+/// U+0000 are refused: no database can hold them.
 ///
 /// # Errors
 /// With the first fault.
 pub fn check_format(object: &CanonicalJsonObject, rules: &RoomVersionRules) -> Result<(), PduError> {
+    let names = ["event_id", "room_id", "sender", "state_key", "type"].map(|field| object.get(field));
+    let references = ["prev_events", "auth_events"].map(|field| object.get(field));
+    if names.into_iter().chain(references).flatten().any(holds_nul) {
+        return Err(malformed("U+0000 in an id, the type or the state key"));
+    }
     let checked = ruma::state_res::check_pdu_format(object, &rules.event_format);
     if checked.is_ok() || serde_json::to_string(object)?.len() != MAX_BYTES {
         return checked.map_err(PduError::Format);
@@ -69,6 +75,19 @@ pub fn check_format(object: &CanonicalJsonObject, rules: &RoomVersionRules) -> R
     let mut unsigned = object.clone();
     unsigned.remove("signatures");
     ruma::state_res::check_pdu_format(&unsigned, &rules.event_format).map_err(PduError::Format)
+}
+
+/// Whether a name, or one of those in a list of references, holds U+0000.
+fn holds_nul(value: &CanonicalJsonValue) -> bool {
+    match value {
+        CanonicalJsonValue::String(name) => name.contains('\0'),
+        CanonicalJsonValue::Array(items) => items.iter().any(|item| match item {
+            // With its hash, in the first room versions.
+            CanonicalJsonValue::Array(pair) => pair.first().is_some_and(holds_nul),
+            item => holds_nul(item),
+        }),
+        _ => false,
+    }
 }
 
 /// The reference hash in base64, in the alphabet of the room version's event ids.
@@ -162,7 +181,7 @@ pub fn pdu_from_object(
             object
         };
         match holder.get("redacts") {
-            Some(CanonicalJsonValue::String(id)) => EventId::parse(id.as_str()).ok(),
+            Some(CanonicalJsonValue::String(id)) if !id.contains('\0') => EventId::parse(id.as_str()).ok(),
             _ => None,
         }
     } else {
@@ -378,11 +397,12 @@ fn redacts_of(
     if *kind != TimelineEventType::RoomRedaction {
         return None;
     }
-    if rules.redaction.content_field_redacts {
+    let target = if rules.redaction.content_field_redacts {
         serde_json::from_str::<Redacts>(content.get()).ok()?.redacts
     } else {
         serde_json::from_str(redacts?.get()).ok()
-    }
+    };
+    target.filter(|id: &OwnedEventId| !id.as_str().contains('\0'))
 }
 
 fn stored_references(json: &RawValue, rules: &RoomVersionRules) -> Result<Vec<OwnedEventId>, serde_json::Error> {

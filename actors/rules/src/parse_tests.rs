@@ -215,3 +215,48 @@ fn rows_come_back_as_they_were() {
         assert!(from_row(&broken, &stored.pdu.room_id, &rules).is_err());
     }
 }
+
+#[test]
+fn names_that_no_column_holds_are_refused() {
+    let origin = Origin::new("one");
+    for version in ["1", "11"] {
+        let rules = rules(version);
+        let (_, event) = message(version, &origin);
+        let refused = |change: &dyn Fn(&mut Value)| {
+            let mut changed = event.clone();
+            change(&mut changed);
+            let object = origin.sign(&changed, &rules);
+            check_format(&object, &rules).is_err()
+        };
+        assert!(refused(&|event| event["type"] = json!("m.room\u{0}message")));
+        assert!(refused(&|event| event["state_key"] = json!("\u{0}")));
+        assert!(refused(&|event| {
+            let parent = &mut event["prev_events"][0];
+            let parent = if version == "1" { &mut parent[0] } else { parent };
+            *parent = json!("$a\u{0}:one");
+        }));
+        // In content it is escaped wherever it is stored.
+        let mut fine = event.clone();
+        fine["content"] = json!({
+            "body": "\u{0}", "m.relates_to": { "rel_type": "a\u{0}", "event_id": "$b\u{0}" },
+        });
+        let pdu = origin.pdu(&fine, &rules);
+        assert_eq!(crate::event::relation_of(&pdu), (None, None));
+        assert!(pdu.json.contains("\\u0000"));
+    }
+}
+
+#[test]
+fn the_largest_event_has_65_536_bytes() {
+    let origin = Origin::new("one");
+    let rules = rules("11");
+    let (_, mut event) = message("11", &origin);
+    let size = |object: &CanonicalJsonObject| serde_json::to_string(object).expect("serializes").len();
+    event["content"] = json!({ "body": "" });
+    let rest = size(&origin.sign(&event, &rules));
+    for (bytes, fits) in [(65_535, true), (65_536, true), (65_537, false)] {
+        event["content"] = json!({ "body": "x".repeat(bytes - rest) });
+        let object = origin.sign(&event, &rules);
+        assert_eq!((size(&object), check_format(&object, &rules).is_ok()), (bytes, fits));
+    }
+}

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use entities::ids::StreamPos;
+use ruma::api::client::filter::RoomEventFilter;
 use ruma::api::federation::backfill::get_backfill;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -18,7 +19,7 @@ use crate::error::Outcome;
 use crate::hub::Hub;
 use crate::peer::handle::Pace;
 use crate::room::commands::Verdict;
-use crate::room::read::{self, Access, Page, PageQuery};
+use crate::room::read::{self, Access, Page, PageQuery, Surroundings};
 use crate::room::snapshot::{Hole, RoomSnapshot};
 use crate::stream::token::Token;
 
@@ -26,6 +27,8 @@ use crate::stream::token::Token;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often history is fetched for one page.
 const ROUNDS: usize = 4;
+/// How often history is fetched on the way to one event.
+const ROUNDS_TO_REACH: usize = 40;
 /// Events of one request.
 const EVENTS: u32 = 100;
 /// Missing events that are asked for at once.
@@ -87,6 +90,56 @@ pub async fn page(hub: &Arc<Hub>, access: &mut Access, query: &PageQuery<'_>) ->
         Some(hole) => to_be_continued(page, hole),
         None => page,
     })
+}
+
+/// An event and what is around it, see [`read::surroundings`]; what is missing before it is fetched like a page's.
+///
+/// # Errors
+/// `M_NOT_FOUND` where the user does not see the event.
+pub async fn surroundings(
+    hub: &Arc<Hub>,
+    access: &mut Access,
+    event_id: &EventId,
+    limit: usize,
+    filter: &RoomEventFilter,
+) -> Outcome<Surroundings> {
+    let event = read::event(hub.env(), access, event_id).await?;
+    let before = match read::before(&event, limit, filter) {
+        Some(query) => Some(page(hub, access, &query).await?),
+        None => None,
+    };
+    read::surroundings(hub.env(), access, event, before, limit, filter).await
+}
+
+/// Fetches history until an event is here that another server knows of, or until it takes too long. Tells whether it is.
+///
+/// # Errors
+/// `M_NOT_FOUND` for unknown rooms; `Unavailable` when the database does not answer.
+pub async fn reach(hub: &Arc<Hub>, room_id: &RoomId, event_id: &EventId) -> Outcome<bool> {
+    let env = hub.env();
+    let deadline = env.clock.instant() + PATIENCE;
+    for _ in 0..ROUNDS_TO_REACH {
+        let room = hub.rooms().existing(room_id).await?;
+        let stored = env.rooms.event_by_id(event_id).await?;
+        if stored.is_some_and(|event| event.room_nid == room.nid && event.pos.is_some()) {
+            return Ok(true);
+        }
+        let mut missing: Vec<_> = room.gaps.iter().collect();
+        missing.sort_by_key(|(_, gap)| std::cmp::Reverse(gap.depth));
+        let missing: Vec<OwnedEventId> = missing.into_iter().take(MISSING).map(|(id, _)| id.clone()).collect();
+        let left = deadline.saturating_duration_since(env.clock.instant());
+        if missing.is_empty() || left.is_zero() {
+            return Ok(false);
+        }
+        let (task_hub, task_room) = (hub.clone(), room_id.to_owned());
+        let task = env.io.spawn(async move { fill(&task_hub, &task_room, &missing).await });
+        match timeout(left, task).await {
+            Ok(Ok(Ok(true))) => {}
+            Ok(Ok(Err(error))) => return Err(error),
+            _ => return Ok(false),
+        }
+    }
+    Ok(false)
 }
 
 /// Events that a page leads to and that are not here.

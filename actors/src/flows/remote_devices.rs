@@ -254,7 +254,7 @@ fn checked(answer: get_keys::v1::Response, wanted: &BTreeSet<OwnedUserId>) -> Fo
 }
 
 /// The keys of a device, if they are that device's.
-fn device_keys(json: &str, user: &UserId, device: &str) -> Option<Value> {
+pub(super) fn device_keys(json: &str, user: &UserId, device: &str) -> Option<Value> {
     let keys: Value = serde_json::from_str(json).ok().filter(|_| json.len() <= MAX_KEY)?;
     (keys["user_id"] == user.as_str() && keys["device_id"] == device).then_some(keys)
 }
@@ -275,9 +275,10 @@ async fn fetch(hub: &Arc<Hub>, user: OwnedUserId, number: i64) -> Outcome<Found>
         Err(DomainError::Matrix { status: 404, .. }) => get_devices::v1::Response::new(user.clone(), 0_u32.into()),
         answer => answer?,
     };
+    let remote_id = i64::try_from(u64::from(answer.stream_id)).unwrap_or(0);
     let list = to_list(&user, answer);
     env.store
-        .keep_remote_list(user.as_str(), number, env.clock.now_ms(), &list)
+        .keep_remote_list(user.as_str(), number, env.clock.now_ms(), remote_id, &list)
         .await?;
     let mut found = as_found(&list);
     found.device_keys.entry(user).or_default();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use entities::outbound_edu;
+use ruma::canonical_json::CanonicalJsonObject;
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -53,15 +54,12 @@ pub async fn edus(env: &Env, rows: Vec<outbound_edu::Model>) -> Outcome<(Vec<Box
     let known = Known::read(env, &rows).await?;
     let (mut edus, mut positions, mut bytes) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()), 0);
     for row in rows {
-        // What cannot be read can never be sent.
-        let edu = known.edu(&row);
+        // What cannot be read, or signed with the transaction, can never be sent: it must not keep the rest from it.
+        let edu = known.edu(&row).filter(|edu| is_canonical(edu));
         if edu.is_none() {
-            tracing::error!(
-                server = row.server_name,
-                kind = row.edu_type,
-                pos = row.pos,
-                "an EDU cannot be read"
-            );
+            let (server, kind, pos) = (&row.server_name, &row.edu_type, row.pos);
+            tracing::error!(server, kind, pos, "an EDU cannot be sent: it is no canonical JSON");
+            metrics::counter!("federation_unsendable_edus_total", "kind" => kind.clone()).increment(1);
         }
         bytes += edu.as_ref().map_or(0, |edu| edu.get().len());
         if bytes > MAX_BYTES && !edus.is_empty() {
@@ -71,6 +69,11 @@ pub async fn edus(env: &Env, rows: Vec<outbound_edu::Model>) -> Outcome<(Vec<Box
         positions.push(row.pos);
     }
     Ok((edus, positions))
+}
+
+/// Whether it can be part of what is signed: no fractions, no integers beyond ± 2^53.
+fn is_canonical(edu: &RawValue) -> bool {
+    serde_json::from_str::<CanonicalJsonObject>(edu.get()).is_ok()
 }
 
 /// An EDU as it stands in a transaction.

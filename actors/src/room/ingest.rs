@@ -14,8 +14,9 @@ use super::commands::Verdict;
 use super::event::Pdu;
 use super::resolve::{EventMap, Events, ResolveError, StateIds, resolve_state, state_key};
 
-/// The most events that an event of this server follows; others may follow twice as many.
-pub const MAX_PREV_EVENTS: usize = 10;
+/// The most events that an event may follow (room versions, "Event format"). Those of this server follow all ends of the room's
+/// branches up to that number: the state before them is the room's, which all of the ends make together.
+pub const MAX_PREV_EVENTS: usize = 20;
 
 /// The auth and prev events that are not known yet.
 #[must_use]

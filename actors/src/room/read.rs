@@ -225,25 +225,39 @@ pub struct Surroundings {
     pub state: Vec<Arc<StoredEvent>>,
 }
 
-/// `/context`: `limit` is shared by both sides.
+/// What comes before an event, as one page; `None` where nothing of it is wanted. `limit` is shared with what comes after it.
+#[must_use]
+pub fn before<'a>(event: &StoredEvent, limit: usize, filter: &'a RoomEventFilter) -> Option<PageQuery<'a>> {
+    let pos = StreamPos(event.pos.unwrap_or_default().0 - 1);
+    let depth = event.pdu.depth;
+    (limit / 2 > 0).then(|| PageQuery {
+        from: Some(Token::History { depth, pos }),
+        to: None,
+        backwards: true,
+        limit: limit / 2,
+        filter,
+    })
+}
+
+/// `/context`: `limit` is shared by both sides; `before` is the page that [`before`] asks for.
 ///
 /// # Errors
-/// `M_NOT_FOUND` where the user does not see the event.
+/// `Unavailable` when the database does not answer.
 pub async fn surroundings(
     env: &Env,
     access: &Access,
-    event_id: &EventId,
+    event: Arc<StoredEvent>,
+    before: Option<Page>,
     limit: usize,
     filter: &RoomEventFilter,
 ) -> Outcome<Surroundings> {
-    let event = event(env, access, event_id).await?;
     let pos = event.pos.unwrap_or_default();
     let depth = event.pdu.depth;
     let at = |pos| Some(Token::History { depth, pos });
-    let side = |backwards, from, limit| PageQuery {
-        from,
+    let following = |limit| PageQuery {
+        from: at(pos),
         to: None,
-        backwards,
+        backwards: false,
         limit,
         filter,
     };
@@ -260,14 +274,11 @@ pub async fn surroundings(
         },
         Token::History { depth, pos },
     );
-    let mut before = match half {
-        0 => nothing(back),
-        _ => page(env, access, &side(true, at(StreamPos(pos.0 - 1)), half)).await?,
-    };
+    let mut before = before.unwrap_or_else(|| nothing(back));
     let mut later = match limit.saturating_sub(half) {
         0 => nothing(forth),
         _ if limit == 1 => nothing(forth),
-        rest => page(env, access, &side(false, at(pos), rest)).await?,
+        rest => page(env, access, &following(rest)).await?,
     };
     before.end = before
         .end

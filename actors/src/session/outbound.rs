@@ -7,6 +7,7 @@ use std::sync::Arc;
 use entities::ids::StreamPos;
 use entities::store::rows::Rows;
 use entities::{device_list_change, outbound_edu};
+use ruma::canonical_json::CanonicalJsonObject;
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -123,7 +124,7 @@ struct DirectToDevice<'a> {
 /// The messages that go to other servers, from `first` on.
 ///
 /// # Errors
-/// `M_BAD_JSON` for a content that is no object.
+/// `M_BAD_JSON` for a content that is no object of canonical JSON.
 pub fn messages(
     env: &Env,
     sender: &UserId,
@@ -136,9 +137,12 @@ pub fn messages(
     for (user, by_device) in contents.iter().filter(|(user, _)| !env.is_local(user)) {
         let of_server = by_server.entry(user.server_name().to_owned()).or_default();
         for (device, content) in by_device {
-            if !content.get().starts_with('{') {
-                return Err(DomainError::bad_json("The content of a message is a JSON object"));
-            }
+            // Requests to other servers are signed, and only canonical JSON can be.
+            serde_json::from_str::<CanonicalJsonObject>(content.get()).map_err(|error| {
+                DomainError::bad_json(format!(
+                    "what goes to other servers is an object of canonical JSON, without fractions: {error}"
+                ))
+            })?;
             of_server.push((user, device, content));
         }
     }

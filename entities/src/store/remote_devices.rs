@@ -36,18 +36,20 @@ impl Store {
     }
 
     /// Keeps a list that was asked for when the list's number was `asked_at` (0 where there was none). It counts as old at
-    /// once if a change was told of meanwhile.
+    /// once if a change was told of meanwhile. `remote_id`: what its server counts it as.
     pub async fn keep_remote_list(
         &self,
         user_id: &str,
         asked_at: i64,
         fetched_ts: i64,
+        remote_id: i64,
         list: &RemoteList,
     ) -> Result<(), StoreError> {
         let tx = self.begin().await?;
-        let sql = "INSERT INTO remote_device_list (user_id, stream_id, stale, fetched_ts) VALUES ($1, $2, FALSE, $3) \
-                   ON CONFLICT (user_id) DO UPDATE SET stale = (remote_device_list.stream_id <> $2), fetched_ts = $3";
-        tx.exec(sql, params![user_id, asked_at, fetched_ts]).await?;
+        let sql = "INSERT INTO remote_device_list (user_id, stream_id, stale, fetched_ts, remote_id) \
+                   VALUES ($1, $2, FALSE, $3, $4) ON CONFLICT (user_id) DO UPDATE SET \
+                   stale = (remote_device_list.stream_id <> $2), fetched_ts = $3, remote_id = $4";
+        tx.exec(sql, params![user_id, asked_at, fetched_ts, remote_id]).await?;
         for table in ["remote_device", "remote_cross_signing_key"] {
             let sql = format!("DELETE FROM {table} WHERE user_id = $1");
             tx.exec(&sql, params![user_id]).await?;
@@ -55,6 +57,30 @@ impl Store {
         tx.insert::<remote_device::Entity>(&list.devices).await?;
         tx.insert::<remote_cross_signing_key::Entity>(&list.keys).await?;
         tx.commit().await
+    }
+
+    /// Puts one device in its place, or takes it out where there is no `device`, if the user's list is good up to the update
+    /// `known` and no further; it is then good up to `update`. Tells whether it was.
+    pub async fn update_remote_device(
+        &self,
+        (user_id, device_id): (&str, &str),
+        (known, update): (i64, i64),
+        device: Option<&remote_device::Model>,
+    ) -> Result<bool, StoreError> {
+        let tx = self.begin().await?;
+        // Its number changes, so that an answer under way does not pass for newer.
+        let sql = "UPDATE remote_device_list SET remote_id = $3, stream_id = stream_id + 1 \
+                   WHERE user_id = $1 AND stale = FALSE AND remote_id = $2";
+        if tx.exec(sql, params![user_id, known, update]).await? == 0 {
+            return Ok(false);
+        }
+        let sql = "DELETE FROM remote_device WHERE user_id = $1 AND device_id = $2";
+        tx.exec(sql, params![user_id, device_id]).await?;
+        if let Some(device) = device {
+            tx.insert::<remote_device::Entity>(std::slice::from_ref(device)).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// The users' lists are old from now on, also those that are being asked for.

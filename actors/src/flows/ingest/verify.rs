@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use federation::{Keys, Wanted};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use ruma::canonical_json::{CanonicalJsonObject, CanonicalJsonValue};
+use ruma::canonical_json::CanonicalJsonValue;
 use ruma::room_version_rules::RoomVersionRules;
 use ruma::{OwnedEventId, OwnedServerName, ServerName};
 use serde_json::value::RawValue;
@@ -155,13 +155,6 @@ fn name_one(json: Box<RawValue>, rules: &RoomVersionRules) -> Result<Named, Flaw
         reason,
     };
     parse::check_format(&object, rules).map_err(|error| flaw(error.to_string()))?;
-    // Neither database stores it.
-    if ["event_id", "room_id", "sender", "state_key", "type"]
-        .iter()
-        .any(|field| holds_nul(&object, field))
-    {
-        return Err(flaw("U+0000 in an id, the type or the state key".to_owned()));
-    }
     let signers = parse::required_servers(&object, rules).map_err(|error| flaw(error.to_string()))?;
     let signers: Vec<OwnedServerName> = signers.into_iter().collect();
     let at = match object.get("origin_server_ts") {
@@ -182,10 +175,6 @@ fn name_one(json: Box<RawValue>, rules: &RoomVersionRules) -> Result<Named, Flaw
         wanted,
         at,
     })
-}
-
-fn holds_nul(object: &CanonicalJsonObject, field: &str) -> bool {
-    matches!(object.get(field), Some(CanonicalJsonValue::String(text)) if text.contains('\0'))
 }
 
 fn prove_one(named: Named, rules: &RoomVersionRules, keys: &Keys) -> Result<Pdu, Flaw> {

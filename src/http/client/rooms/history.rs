@@ -116,10 +116,10 @@ struct Context {
 }
 
 async fn context(ctx: Ctx, request: get_context::v3::Request) -> Outcome<Reply> {
-    let reading = Reading::open(&ctx, &request.room_id).await?;
-    let env = ctx.hub.env();
+    let mut reading = Reading::open(&ctx, &request.room_id).await?;
     let limit = count(request.limit).min(MAX_CONTEXT);
-    let mut around = read::surroundings(env, &reading.access, &request.event_id, limit, &request.filter).await?;
+    let access = &mut reading.access;
+    let mut around = backfill::surroundings(&ctx.hub, access, &request.event_id, limit, &request.filter).await?;
     reading.without_ignored(&mut around.before.events);
     reading.without_ignored(&mut around.after.events);
     let mut shown = around.before.events.clone();
@@ -177,9 +177,27 @@ async fn by_time(ctx: Ctx, request: get_event_by_timestamp::v1::Request) -> Outc
     } else {
         None
     };
+    let closer = match closer {
+        Some((event_id, at)) if is_to_be_seen(&reading, &event_id).await? => Some((event_id, at)),
+        _ => None,
+    };
     let (event_id, origin_server_ts) = closer.or(own).ok_or_else(missing)?;
     Reply::json(&Answer {
         event_id,
         origin_server_ts,
     })
+}
+
+/// Fetches an event that another server knows of. One that does not come may be seen for all that is known; one that does is
+/// looked at like any other.
+async fn is_to_be_seen(reading: &Reading<'_>, event_id: &ruma::EventId) -> Outcome<bool> {
+    let (hub, room) = (&reading.ctx.hub, &reading.access.room);
+    if !backfill::reach(hub, &room.room_id, event_id).await? {
+        return Ok(true);
+    }
+    let rooms = &hub.env().rooms;
+    let event = rooms.event_by_id(event_id).await?;
+    let room = hub.rooms().existing(&room.room_id).await?;
+    let seen = filter_visible(rooms, &reading.viewer.user, &room, event.into_iter().collect()).await?;
+    Ok(!seen.is_empty())
 }
