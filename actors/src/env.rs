@@ -15,6 +15,7 @@ use crate::error::Outcome;
 use crate::failpoint::Failpoints;
 use crate::flows::alias::Aliases;
 use crate::flows::backfill::Backfills;
+use crate::flows::friends::Pairs;
 use crate::flows::ingest::Ingests;
 use crate::flows::profile::Spreading;
 use crate::flows::remote::Entries;
@@ -120,6 +121,8 @@ pub struct Env {
     pub spreading: Spreading,
     /// Which rooms are being upgraded.
     pub upgrading: Turns,
+    /// Which friendships are being worked on.
+    pub pairs: Pairs,
     /// Transactions of other servers that are under way.
     pub gate: Gate,
     /// Rooms whose history is being fetched.
@@ -225,6 +228,7 @@ impl Env {
             policies: Policies::default(),
             key,
             upgrading: Turns::default(),
+            pairs: Pairs::default(),
             gate: Gate::default(),
             backfills: Backfills::default(),
             ingests: Ingests::default(),

@@ -99,6 +99,7 @@ impl Hub {
         flows::upgrade::resume(&hub).await?;
         flows::ingest::resume(&hub).await?;
         flows::remote::unfinished::start(&hub);
+        flows::friends::start(&hub);
         Ok(hub)
     }
 

@@ -20,6 +20,8 @@ const AT_ONCE: u32 = 5_000;
 const TXN_LIFETIME_MS: Millis = 24 * 60 * 60 * 1_000;
 /// How long the answer to another server's transaction is remembered.
 const INBOUND_TXN_LIFETIME_MS: Millis = 36 * 60 * 60 * 1_000;
+/// How long the end of a friendship is remembered. What one side says of it may be that late.
+const FRIEND_MEMORY_MS: Millis = 90 * 24 * 60 * 60 * 1_000;
 /// How long an upload may go on to an address whose time was up after it had begun.
 const UPLOAD_GRACE_MS: Millis = 24 * 60 * 60 * 1_000;
 
@@ -72,6 +74,10 @@ async fn clear_database(env: &Env) {
     report(
         "messages to devices that are gone",
         env.store.prune_orphaned_messages().await,
+    );
+    report(
+        "friendships that never were",
+        env.store.prune_friends(now - FRIEND_MEMORY_MS).await,
     );
     inbox::trim_all(env).await;
     let reserved_before = now

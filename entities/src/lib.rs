@@ -18,6 +18,7 @@ pub mod event;
 pub mod event_report;
 pub mod fallback_key;
 pub mod filter;
+pub mod friend;
 pub mod history_hole;
 pub mod ids;
 pub mod inbound_pdu;

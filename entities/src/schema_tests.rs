@@ -53,6 +53,7 @@ fn entities() -> BTreeMap<String, Columns> {
         event_report,
         fallback_key,
         filter,
+        friend,
         history_hole,
         inbound_pdu,
         inbound_txn,

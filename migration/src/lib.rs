@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
         include_str!("sql/m0012_federation_cursor.sql"),
     ),
     ("m0013_remote_devices", include_str!("sql/m0013_remote_devices.sql")),
+    ("m0014_friend", include_str!("sql/m0014_friend.sql")),
 ];
 
 /// Why the schema could not be brought up to date; the text is for the operator.

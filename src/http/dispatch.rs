@@ -52,7 +52,8 @@ async fn answer<H: Backend>(request: HttpRequest, mut payload: web::Payload, sta
         }
     };
     let info = read_head(&request, method.clone(), template, door);
-    let seed = info.path_prefix == PathPrefix::R0 && state.config.compat.r0_profile == R0Profile::Seed;
+    let beside = info.path_prefix == PathPrefix::R0 || is_extension(template);
+    let seed = beside && state.config.compat.r0_profile == R0Profile::Seed;
     let span = tracing::info_span!(
         "request",
         method = method.as_str(),
@@ -82,6 +83,11 @@ async fn answer<H: Backend>(request: HttpRequest, mut payload: web::Payload, sta
         reply
     });
     render::response(reply)
+}
+
+/// Whether only the API reference beside the specification has this path.
+fn is_extension(template: &str) -> bool {
+    template.split('/').nth(4) == Some("friends") || template.contains("/org.synapse_rust/")
 }
 
 fn measure(method: &Method, template: &'static str, status: u16, seconds: f64) {

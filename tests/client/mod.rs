@@ -5,6 +5,7 @@ mod backup;
 mod data;
 mod directory;
 mod e2ee;
+mod friends;
 mod history;
 mod limits;
 mod login;

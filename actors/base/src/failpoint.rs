@@ -29,6 +29,14 @@ pub const UPGRADE_CREATED: &str = "upgrade.created";
 pub const UPGRADE_ANNOUNCED: &str = "upgrade.announced";
 /// Of the old room only the listing in the directory is left.
 pub const UPGRADE_MOVED: &str = "upgrade.moved";
+/// A user's half of a friendship is written; nobody else knows of it.
+pub const FRIEND_UNTOLD: &str = "friend.untold";
+/// The other half has been told; this one does not know that yet.
+pub const FRIEND_TOLD: &str = "friend.told";
+/// The room of two friends is chosen and not there yet.
+pub const FRIEND_ROOM: &str = "friend.room";
+/// The room of two friends is there; the user's clients do not know yet what it is.
+pub const FRIEND_ENTERED: &str = "friend.entered";
 
 /// The armed point, if any.
 #[derive(Clone, Debug, Default)]

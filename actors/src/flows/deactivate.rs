@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ruma::{RoomId, UserId};
 
+use super::friends;
 use super::membership::{Change, change};
 use crate::error::Outcome;
 use crate::hub::Hub;
@@ -15,6 +16,7 @@ use crate::room::membership::Action;
 /// `M_NOT_FOUND` for unknown users; `Unavailable` when the database does not answer.
 pub async fn deactivate(hub: &Arc<Hub>, user: &UserId, erase: bool) -> Outcome<()> {
     hub.sessions().deactivate(user, erase).await?;
+    friends::end_all(hub, user).await?;
     let rooms = hub.env().store.rooms_to_leave_of(user.as_str()).await?;
     let user = user.as_str().to_owned();
     leave_in_background(hub, rooms.into_iter().map(|room| (user.clone(), room)).collect());

@@ -3,7 +3,7 @@
 //! Every chapter has its own module with its commands, its replies and an async `run(env, view, command)` that answers
 //! the reply and, where something the view shows has changed, the new view. A session does one command at a time.
 
-use crate::session::{account, backup, data, devices, keys, to_device};
+use crate::session::{account, backup, data, devices, friends, keys, to_device};
 
 /// A command to one user's actor.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub enum SessionCommand {
     ToDevice(to_device::ToDeviceCommand),
     /// Account data, push rules, filters, profile, presence.
     Data(data::DataCommand),
+    /// Friends.
+    Friends(friends::FriendCommand),
 }
 
 /// The answers, by the same chapters.
@@ -37,4 +39,6 @@ pub enum SessionReply {
     ToDevice(to_device::ToDeviceReply),
     /// See [`SessionCommand::Data`].
     Data(data::DataReply),
+    /// See [`SessionCommand::Friends`].
+    Friends(friends::FriendReply),
 }

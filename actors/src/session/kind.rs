@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::account::{self, AccountCommand};
 use super::commands::{SessionCommand, SessionReply};
 use super::view::UserView;
-use super::{backup, data, devices, keys, load, to_device};
+use super::{backup, data, devices, friends, keys, load, to_device};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::failpoint::{SESSION_AFTER, SESSION_BEFORE};
@@ -148,6 +148,7 @@ async fn one(
         SessionCommand::Backup(command) => part(backup::run(env, view, command).await?, SessionReply::Backup),
         SessionCommand::ToDevice(command) => part(to_device::run(env, view, command).await?, SessionReply::ToDevice),
         SessionCommand::Data(command) => part(data::run(env, view, command).await?, SessionReply::Data),
+        SessionCommand::Friends(command) => part(friends::run(env, view, command).await?, SessionReply::Friends),
     };
     let changed = changed.map(Arc::new);
     if let Some(view) = &changed {

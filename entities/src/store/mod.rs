@@ -49,6 +49,7 @@ pub mod e2ee;
 pub mod event;
 mod event_rows;
 mod fence;
+mod friend;
 mod graph;
 pub mod history;
 pub mod import;

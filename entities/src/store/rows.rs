@@ -56,6 +56,8 @@ pub struct Rows {
     pub published: Vec<public_room::Model>,
     /// Upserted; `pos` is an offset.
     pub account_data: Vec<account_data::Model>,
+    /// Upserted; the last of equal keys wins.
+    pub friends: Vec<crate::friend::Model>,
     /// Upserted; `pos` is an offset.
     pub presence: Vec<presence::Model>,
     /// Inserted; `pos` is an offset.
@@ -171,6 +173,7 @@ for_each_list!(
     aliases,
     published,
     account_data,
+    friends,
     presence,
     to_device,
     to_device_txns,

@@ -9,6 +9,7 @@ mod dehydrated;
 mod devices;
 mod fallback;
 mod filter;
+mod friends;
 pub mod keys;
 mod login;
 mod openid;
@@ -41,6 +42,7 @@ pub fn routes(table: &mut Table) {
     devices::routes(table);
     fallback::routes(table);
     filter::routes(table);
+    friends::routes(table);
     keys::routes(table);
     login::routes(table);
     openid::routes(table);

@@ -2,6 +2,7 @@
 
 mod backfill;
 mod events;
+mod friends;
 mod hierarchy;
 mod invite;
 mod join;
@@ -35,6 +36,7 @@ const WHOLE: usize = 256 * 1024;
 pub fn routes(table: &mut Table) {
     backfill::routes(table);
     events::routes(table);
+    friends::routes(table);
     hierarchy::routes(table);
     invite::routes(table);
     join::routes(table);

@@ -4,7 +4,7 @@
 //! Invites)".
 
 mod answer;
-mod ask;
+pub(super) mod ask;
 mod attempts;
 pub(super) mod candidates;
 mod cosign;

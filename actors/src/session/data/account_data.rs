@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::commit;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
+use crate::session::friends::{self, data::FRIENDS};
 use crate::session::load::ignored_users;
 use crate::session::quota::DELETED;
 use crate::session::view::UserView;
@@ -30,7 +31,7 @@ pub(super) async fn set(
     kind: &str,
     content: &RawValue,
 ) -> Outcome<Option<UserView>> {
-    if matches!(kind, FULLY_READ | PUSH_RULES) {
+    if matches!(kind, FULLY_READ | PUSH_RULES | FRIENDS) {
         let message = format!("Cannot set {kind} through this API.");
         return Err(DomainError::matrix(405, "M_BAD_JSON", message));
     }
@@ -50,8 +51,9 @@ pub(super) async fn set(
     });
     let place = (room_id, kind);
     commit(env, view, place, old.as_deref(), text.to_owned(), changed.as_ref()).await?;
-    if changed.is_some() {
+    if let Some(changed) = &changed {
         env.unread.forget(&view.user_id);
+        friends::refresh(env, changed).await?;
     }
     Ok(changed)
 }

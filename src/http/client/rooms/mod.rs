@@ -55,7 +55,7 @@ pub fn routes(table: &mut Table) {
 }
 
 /// The user, who may change things.
-fn active(ctx: &Ctx) -> Outcome<&Identity> {
+pub(super) fn active(ctx: &Ctx) -> Outcome<&Identity> {
     let identity = ctx.user()?;
     if identity.is_suspended {
         Err(suspended())
