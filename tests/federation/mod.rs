@@ -10,6 +10,7 @@ use crate::common::{
 
 mod context;
 mod devices;
+mod friends;
 mod hostile;
 mod hosting;
 mod operator;

@@ -50,7 +50,65 @@ async fn joined_rooms(user: &User) -> Vec<String> {
     rooms.filter_map(|room| room.as_str().map(str::to_owned)).collect()
 }
 
+/// The friends of a user with their rooms, and the rooms that clients know as direct chats.
+async fn friends(user: &User) -> (Vec<(String, String)>, Value) {
+    let answer = user.get("/_matrix/client/v1/friends").await.ok();
+    let list = answer["friends"].as_array().expect("a list").iter();
+    let friends = list.map(|friend| {
+        (
+            text(friend, "user_id"),
+            friend["dm_room_id"].as_str().unwrap_or_default().to_owned(),
+        )
+    });
+    let direct = format!("user/{}/account_data/m.direct", encode(&user.user_id));
+    (friends.collect(), user.get(&direct).await.1)
+}
+
 both_databases! {
+    async fn no_friendship_stays_one_sided(server) {
+        let request = "/_matrix/client/v1/friends/request";
+        let points = ["friend.untold:1", "friend.told:1", "friend.room:1", "friend.entered:1",
+                      "friend.untold:2", "friend.told:2", "friend.entered:2",
+                      "session.before_write:2", "session.after_write:2", "journal.after_commit:3"];
+        for (n, point) in points.into_iter().enumerate() {
+            let alice = server.register(&format!("alice{n}")).await;
+            let bob = server.register(&format!("bob{n}")).await;
+            restart_armed(server, point).await;
+            let accept = format!("{request}/{}/accept", encode(&alice.user_id));
+            // One of the two requests dies; who did not get an answer asks again.
+            let wish = json!({ "user_id": bob.user_id });
+            let asked = alice.client.try_request("POST", request, Some(&alice.token), Some(&wish)).await;
+            if asked.is_ok() {
+                let _answer = bob.client.try_request("POST", &accept, Some(&bob.token), Some(&json!({}))).await;
+            }
+            assert!(server.ended(PATIENCE).await, "{point} was not reached");
+            server.restart().await;
+            let again = alice.post(request, wish).await;
+            assert!([200, 409].contains(&again.0), "{point}: {again:?}");
+            until("the request at the other", async || (bob.post(&accept, json!({})).await.0 == 200).then_some(())).await;
+            let room = until("one friendship in one room", async || {
+                let ((of_alice, direct_alice), (of_bob, direct_bob)) = (friends(&alice).await, friends(&bob).await);
+                let ([a], [b]) = (of_alice.as_slice(), of_bob.as_slice()) else { return None };
+                let room = a.1.clone();
+                let same = *a == (bob.user_id.clone(), room.clone()) && *b == (alice.user_id.clone(), room.clone());
+                let listed = direct_alice[&bob.user_id] == json!([room]) && direct_bob[&alice.user_id] == json!([room]);
+                (same && listed && !room.is_empty()).then_some(room)
+            })
+            .await;
+            for user in [&alice, &bob] {
+                assert_eq!(joined_rooms(user).await, [room.clone()], "{point}");
+            }
+            // What ends for one ends for both.
+            restart_armed(server, "friend.untold:1").await;
+            let path = format!("/_matrix/client/v1/friends/{}", encode(&alice.user_id));
+            die_at(server, &bob, "DELETE", &path, json!({})).await;
+            until("the end for both", async || {
+                (friends(&alice).await.0.is_empty() && friends(&bob).await.0.is_empty()).then_some(())
+            })
+            .await;
+        }
+    }
+
     async fn all_rooms_come_to_show_a_new_profile(server) {
         let alice = server.register("alice").await;
         let mut rooms = Vec::new();
