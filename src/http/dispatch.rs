@@ -48,12 +48,12 @@ async fn answer<H: Backend>(request: HttpRequest, mut payload: web::Payload, sta
         Err((refusal, allow)) => {
             metrics::counter!("http_unrecognized_total").increment(1);
             discard(&mut payload).await;
-            return render::refused(error::reply(&refusal, false), allow.as_deref());
+            let seed = is_seed_path(state, request.path());
+            return render::refused(error::reply(&refusal, seed), allow.as_deref());
         }
     };
     let info = read_head(&request, method.clone(), template, door);
-    let beside = info.path_prefix == PathPrefix::R0 || is_extension(template);
-    let seed = beside && state.config.compat.r0_profile == R0Profile::Seed;
+    let seed = is_seed_path(state, template);
     let span = tracing::info_span!(
         "request",
         method = method.as_str(),
@@ -83,6 +83,12 @@ async fn answer<H: Backend>(request: HttpRequest, mut payload: web::Payload, sta
         reply
     });
     render::response(reply)
+}
+
+/// Whether errors look as in the API reference beside the specification.
+fn is_seed_path<H: Backend>(state: &HttpState<H>, path: &str) -> bool {
+    let beside = PathPrefix::of(path) == PathPrefix::R0 || is_extension(path);
+    beside && state.config.compat.r0_profile == R0Profile::Seed
 }
 
 /// Whether only the API reference beside the specification has this path.

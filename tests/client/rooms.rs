@@ -72,6 +72,20 @@ both_databases! {
         alice.get(&path).await.refused(404, "M_NOT_FOUND");
     }
 
+    async fn the_server_tells_how_a_room_is_encrypted_and_no_keys(server) {
+        let (alice, mallory) = (server.register("alice").await, server.register("mallory").await);
+        let room = alice.create_room(json!({ "preset": "private_chat" })).await;
+        let path = format!("/_matrix/client/r0/rooms/{}/keys/distribution", encode(&room));
+        assert_eq!(alice.get(&path).await.ok()["algorithm"], json!(null));
+        let content = json!({ "algorithm": "m.megolm.v1.aes-sha2", "rotation_period_msgs": 50 });
+        alice.set_state(&room, "m.room.encryption", "", content).await;
+        let told = alice.get(&path).await.ok();
+        assert_eq!((&told["room_id"], &told["algorithm"]), (&json!(room), &json!("m.megolm.v1.aes-sha2")));
+        assert_eq!((&told["session_id"], &told["session_key"]), (&json!(null), &json!(null)));
+        assert_eq!(told["rotation_period_msgs"], 50);
+        mallory.get(&path).await.refused(403, "M_FORBIDDEN");
+    }
+
     async fn strangers_stay_outside(server) {
         let alice = server.register("alice").await;
         let mallory = server.register("mallory").await;

@@ -95,6 +95,27 @@ both_databases! {
         server.client.get("auth/m.login.dummy/fallback/web").await.refused(400, "M_MISSING_PARAM");
     }
 
+    async fn the_older_paths_answer_in_full(server) {
+        let alice = server.register("alice").await;
+        let sync = alice.get("/_matrix/client/r0/sync").await.ok();
+        for (name, empty) in [
+            ("/rooms/invite", json!({})), ("/rooms/leave", json!({})), ("/to_device/events", json!([])),
+            ("/device_lists", json!({ "changed": [], "left": [] })),
+        ] {
+            assert_eq!(sync.pointer(name), Some(&empty), "{sync}");
+        }
+        assert!(alice.get("sync").await.ok().get("to_device").is_none());
+        let unknown = alice.get("/_matrix/client/r0/nonsense").await.refused(404, "M_UNRECOGNIZED");
+        assert_eq!(unknown["status"], "error");
+        let unknown = alice.get("nonsense").await.refused(404, "M_UNRECOGNIZED");
+        assert!(unknown.get("status").is_none(), "{unknown}");
+        let size = server.client.get("/_matrix/media/v1/config").await.ok();
+        assert!(size["m.upload.size"].is_u64(), "{size}");
+        server.client.get("/_matrix/media/v3/config").await.refused(401, "M_MISSING_TOKEN");
+        let versions = server.client.get("/_matrix/client/versions").await.ok();
+        assert_eq!(versions["unstable_features"]["org.matrix.msc2432"], true);
+    }
+
     async fn there_is_no_single_sign_on(server) {
         for path in ["login/sso/redirect?redirectUrl=http://localhost", "login/sso/redirect/idp?redirectUrl=http://localhost"] {
             server.client.get(path).await.refused(404, "M_NOT_FOUND");

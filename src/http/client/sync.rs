@@ -6,11 +6,13 @@ use actors::error::{DomainError, Outcome};
 use actors::session::inbox::acknowledge;
 use actors::session::lease::Lease;
 use actors::session::load::view;
+use actors::session::sync::response::SyncResponse;
 use actors::session::sync::{SyncArgs, compute};
 use actors::stream::token::SyncToken;
 use entities::ids::StreamPos;
 use ruma::api::client::sync::sync_events::v3;
 use ruma::{DeviceId, UserId};
+use serde_json::{Value, json};
 
 use crate::http::context::Ctx;
 use crate::http::endpoint::Table;
@@ -81,13 +83,47 @@ async fn wait(ctx: &Ctx, args: &SyncArgs, timeout: Duration) -> Outcome<Reply> {
         let response = compute(env, args, &view, &feed, upto).await?;
         let expired = tokio::time::Instant::now() >= deadline;
         if !response.is_empty() || expired || lease.is_over() || ctx.hub.is_draining() {
-            return Reply::json(&response);
+            return render(ctx, &response);
         }
         let Lease { ended, .. } = &mut lease;
         tokio::select! {
             _ = wake.changed() => {}
             _ = ended.changed() => {}
             () = tokio::time::sleep_until(deadline) => {}
+        }
+    }
+}
+
+/// The API reference beside the specification leaves nothing out that is empty.
+fn render(ctx: &Ctx, response: &SyncResponse) -> Outcome<Reply> {
+    if !ctx.seed_profile() {
+        return Reply::json(response);
+    }
+    let broken = |error: serde_json::Error| DomainError::internal(format!("an answer of /sync: {error}"));
+    let mut answer = serde_json::to_value(response).map_err(broken)?;
+    fill(
+        &mut answer,
+        &json!({
+            "rooms": { "join": {}, "invite": {}, "leave": {} },
+            "presence": { "events": [] },
+            "account_data": { "events": [] },
+            "to_device": { "events": [] },
+            "device_lists": { "changed": [], "left": [] },
+            "device_one_time_keys_count": {},
+        }),
+    );
+    Reply::json(&answer)
+}
+
+/// Adds the members that an object lacks, two levels deep.
+fn fill(answer: &mut Value, empty: &Value) {
+    let (Some(answer), Some(empty)) = (answer.as_object_mut(), empty.as_object()) else {
+        return;
+    };
+    for (name, value) in empty {
+        match answer.get_mut(name) {
+            Some(there) => fill(there, value),
+            None => drop(answer.insert(name.clone(), value.clone())),
         }
     }
 }

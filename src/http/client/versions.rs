@@ -15,10 +15,11 @@ const VERSIONS: [&str; 23] = [
     "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 /// What is served beyond the specification, or was before it became part of it.
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 12] = [
     "org.matrix.label_based_filtering",
     "org.matrix.e2e_cross_signing",
     "org.matrix.msc2285.stable",
+    "org.matrix.msc2432",
     "org.matrix.msc3827.stable",
     "org.matrix.msc3440.stable",
     "org.matrix.msc3773",

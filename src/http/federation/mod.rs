@@ -2,6 +2,7 @@
 
 mod backfill;
 mod events;
+mod extensions;
 mod friends;
 mod hierarchy;
 mod invite;
@@ -36,6 +37,7 @@ const WHOLE: usize = 256 * 1024;
 pub fn routes(table: &mut Table) {
     backfill::routes(table);
     events::routes(table);
+    extensions::routes(table);
     friends::routes(table);
     hierarchy::routes(table);
     invite::routes(table);

@@ -3,6 +3,7 @@
 use actors::error::{DomainError, Outcome};
 use actors::flows::directory;
 use http::Method;
+use ruma::UserId;
 use ruma::api::federation::query::{get_profile_information, get_room_information};
 use serde_json::{Map, Value, json};
 
@@ -34,18 +35,22 @@ async fn room(ctx: Ctx, request: get_room_information::v1::Request) -> Outcome<R
 }
 
 async fn profile(ctx: Ctx, request: get_profile_information::v1::Request) -> Outcome<Reply> {
+    let wanted = request.field.as_ref().map(ToString::to_string);
+    profile_of(&ctx, &request.user_id, wanted.as_deref()).await
+}
+
+/// One field of a local user's profile, or all of it.
+pub(super) async fn profile_of(ctx: &Ctx, user: &UserId, wanted: Option<&str>) -> Outcome<Reply> {
     let missing = || DomainError::not_found("Profile not found");
-    let user = &request.user_id;
     if !ctx.hub.env().is_local(user) {
         return Err(missing());
     }
     let view = ctx.hub.sessions().view(user).await?;
     let view = view.filter(|view| !view.deactivated).ok_or_else(missing)?;
-    let wanted = request.field.as_ref().map(ToString::to_string);
     let fields: Map<String, Value> = view
         .profile
         .iter()
-        .filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == *name))
+        .filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name))
         .filter_map(|(name, value)| Some((name.clone(), serde_json::from_str(value).ok()?)))
         .collect();
     Reply::json(&fields)

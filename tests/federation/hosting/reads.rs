@@ -215,6 +215,7 @@ async fn what_the_reference_has_besides(backend: Backend) {
         format!("v1/room_auth/{room}"),
         format!("v1/get_joining_rules/{room}"),
         format!("v1/room/{room}/{}", encode(&event)),
+        format!("v1/query/directory/room/{room}"),
     ];
     for path in &paths {
         stage.get(stranger, path).await.refused(404, "M_NOT_FOUND");
@@ -247,6 +248,25 @@ async fn what_the_reference_has_besides(backend: Backend) {
         (&one["content"]["body"], &one["event_id"]),
         (&json!("hello"), &json!(event))
     );
+    let found = stage.get(remote, &paths[5]).await.ok();
+    let expected = (&json!(stage.room), &json!(false));
+    assert_eq!((&found["room_id"], &found["world_readable"]), expected, "{found}");
+    assert!(
+        found["servers"].as_array().is_some_and(|servers| !servers.is_empty()),
+        "{found}"
+    );
+
+    let name = format!("profile/{}/displayname", encode(&stage.alice.user_id));
+    stage.alice.put(&name, json!({ "displayname": "Alice" })).await.ok();
+    let path = format!("v1/query/profile/{}", encode(&stage.alice.user_id));
+    assert_eq!(stage.get(stranger, &path).await.ok()["displayname"], "Alice");
+    let nobody = format!("v1/query/profile/{}", encode(&remote.user("yves")));
+    stage.get(stranger, &nobody).await.refused(404, "M_NOT_FOUND");
+    for path in ["v1/keys/upload", "v2/key/clone"] {
+        stage.post(remote, path, &json!({})).await.refused(403, "M_FORBIDDEN");
+    }
+    let about = stage.server.client().get("/_matrix/federation/v1").await.ok();
+    assert_eq!(about["server_name"], stage.server.name());
 }
 
 crate::federation::both_backends! {

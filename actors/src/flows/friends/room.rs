@@ -148,10 +148,15 @@ async fn mark(hub: &Hub, pair: &Pair, room_id: &RoomId, listed: bool) -> Outcome
         room_id: room_id.to_string(),
         listed,
     };
-    hub.sessions()
-        .befriend(&pair.user, &pair.friend, wish)
-        .await
-        .map(|_| ())
+    let marked = hub.sessions().befriend(&pair.user, &pair.friend, wish).await;
+    match marked {
+        // The user keeps as much as they may: that is not to hold up the rest.
+        Err(error @ DomainError::Matrix { .. }) => {
+            tracing::info!(user = %pair.user, %error, "a direct chat is not listed as such");
+            Ok(())
+        }
+        marked => marked.map(|_| ()),
+    }
 }
 
 /// The other half's server invites the user as soon as it can.

@@ -145,20 +145,17 @@ async fn apply(
             if view.ignored.contains(friend) {
                 return Err(DomainError::forbidden("you have blocked this user"));
             }
-            make_place(
-                env,
-                half,
-                MAX_FRIENDS,
-                DomainError::too_large("you have too many friends and requests"),
-            )
-            .await?;
+            make_place(env, half).await?;
             half::request(half, message, now)
         }
         // What a blocked user asked for is not shown.
         Wish::Accept if half::standing(half) == Standing::Incoming && view.ignored.contains(friend) => {
             Err(DomainError::not_found("there is no such friend request"))
         }
-        Wish::Accept => half::accept(half, now),
+        Wish::Accept => {
+            make_place(env, half).await?;
+            half::accept(half, now)
+        }
         Wish::End(expected) => half::end(half, expected, now),
         Wish::Note(note) => {
             require_friend(half)?;
@@ -171,13 +168,7 @@ async fn apply(
                 return Err(super::kind::unknown_user());
             }
             if told.wants && !half.own_wants {
-                make_place(
-                    env,
-                    half,
-                    MAX_INCOMING,
-                    DomainError::Overloaded { retry_after_ms: 60_000 },
-                )
-                .await?;
+                make_place_for_theirs(env, half).await?;
             }
             half::hear(half, &told, now);
             Ok(())
@@ -215,17 +206,25 @@ async fn apply(
     }
 }
 
-/// Refuses one more than there may be.
-async fn make_place(env: &Env, half: &Model, most: usize, refusal: DomainError) -> Outcome<()> {
-    if half.own_wants || half.their_wants {
-        return Ok(());
+/// Refuses one more friend, or request to somebody, than there may be.
+async fn make_place(env: &Env, half: &Model) -> Outcome<()> {
+    if !half.own_wants && count(env, half, true).await? >= MAX_FRIENDS {
+        return Err(DomainError::too_large("you have too many friends and requests"));
     }
+    Ok(())
+}
+
+/// Refuses one more request that waits for the user than there may be.
+async fn make_place_for_theirs(env: &Env, half: &Model) -> Outcome<()> {
+    if !half.own_wants && !half.their_wants && count(env, half, false).await? >= MAX_INCOMING {
+        return Err(DomainError::Overloaded { retry_after_ms: 60_000 });
+    }
+    Ok(())
+}
+
+async fn count(env: &Env, half: &Model, own: bool) -> Outcome<usize> {
     let all = env.store.friends(&half.user_id).await?;
-    let counted = all
-        .iter()
-        .filter(|other| other.own_wants == (most == MAX_FRIENDS))
-        .count();
-    if counted >= most { Err(refusal) } else { Ok(()) }
+    Ok(all.iter().filter(|half| half.own_wants == own).count())
 }
 
 fn require_friend(half: &Model) -> Outcome<()> {
