@@ -14,6 +14,7 @@ use self::write::Change;
 use super::commands::{SessionCommand, SessionReply};
 use super::handle::{Sessions, mixed_up};
 use super::view::UserView;
+use crate::clock::Millis;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 
@@ -163,16 +164,7 @@ async fn apply(
             Ok(())
         }
         Wish::Status(status) => set_status(env, view, friend, status, (half, change)).await,
-        Wish::Hear(told) => {
-            if view.deactivated {
-                return Err(super::kind::unknown_user());
-            }
-            if told.wants && !half.own_wants {
-                make_place_for_theirs(env, half).await?;
-            }
-            half::hear(half, &told, now);
-            Ok(())
-        }
+        Wish::Hear(told) => hear(env, view, half, &told, now).await,
         Wish::Told(seq) => {
             half.told_seq = half.told_seq.max(seq);
             Ok(())
@@ -204,6 +196,17 @@ async fn apply(
             Ok(())
         }
     }
+}
+
+async fn hear(env: &Env, view: &UserView, half: &mut Model, told: &Stance, now: Millis) -> Outcome<()> {
+    if view.deactivated {
+        return Err(super::kind::unknown_user());
+    }
+    if told.wants {
+        make_place_for_theirs(env, half).await?;
+    }
+    half::hear(half, told, now);
+    Ok(())
 }
 
 /// Refuses one more friend, or request to somebody, than there may be.
