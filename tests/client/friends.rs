@@ -250,6 +250,8 @@ both_databases! {
         let chat = bob.create_room(json!({ "is_direct": true, "invite": [alice.user_id] })).await;
         assert!(requests(&alice, "incoming").await.is_empty());
         assert!(!invited(&alice.sync(None, 0, None).await).contains(&chat));
+        let rooms = alice.get("initialSync").await.ok()["rooms"].as_array().cloned().expect("a list");
+        assert!(rooms.iter().all(|room| room["membership"] != "invite"), "{rooms:?}");
         answer(&alice, &bob, "accept").await.refused(404, "M_NOT_FOUND");
         ask(&alice, &bob).await.refused(403, "M_FORBIDDEN");
 

@@ -168,8 +168,7 @@ fn check_text(what: &str, text: &str) -> Outcome<()> {
 async fn act(hub: &Arc<Hub>, user: &UserId, friend: &UserId, wish: Wish) -> Outcome<Made> {
     let mut half = hub.sessions().befriend(user, friend, wish).await?;
     if half.due {
-        let pair = Pair::new(user, friend);
-        let (working, pair) = (hub.clone(), pair);
+        let (working, pair) = (hub.clone(), Pair::new(user, friend));
         let work = hub.env().io.spawn(async move { settle(&working, &pair).await });
         // What could not be done yet is done later.
         if let Ok(Ok(Err(refused @ DomainError::Matrix { .. }))) = tokio::time::timeout(PATIENCE, work).await {

@@ -205,8 +205,7 @@ pub fn hear(half: &mut Model, told: &Stance, now: Millis) -> bool {
     match standing(half) {
         Standing::Friends => befriend(half, now),
         // Who has asked by themselves goes on asking, and keeps the room.
-        Standing::Outgoing => half.since_ts = 0,
-        Standing::Incoming => half.since_ts = 0,
+        Standing::Outgoing | Standing::Incoming => half.since_ts = 0,
         Standing::Strangers => part(half),
     }
     true

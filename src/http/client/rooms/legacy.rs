@@ -15,7 +15,7 @@ use entities::ids::StreamPos;
 use http::Method;
 use ruma::api::client::filter::RoomEventFilter;
 use ruma::api::client::peeking::get_current_state;
-use ruma::{OwnedEventId, OwnedRoomId, RoomId};
+use ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -112,6 +112,11 @@ async fn all_rooms(ctx: Ctx, _request: RawRequest) -> Outcome<Reply> {
     let (limit, upto) = (limit(&ctx), env.visible());
     let archived = ctx.request.query_param("archived").as_deref() == Some("true");
     let data = env.store.account_data_all(user.as_str()).await?;
+    let view = load::view(env, user).await?;
+    let is_ignored = |sender: &str| {
+        let view = view.as_ref().zip(UserId::parse(sender).ok());
+        view.is_some_and(|(view, sender)| view.ignored.contains(&sender))
+    };
     let mut rooms = Vec::new();
     for (membership, row) in env.store.memberships_of_user(user.as_str(), None).await? {
         let Ok(room_id) = RoomId::parse(&row.room_id) else {
@@ -122,6 +127,7 @@ async fn all_rooms(ctx: Ctx, _request: RawRequest) -> Outcome<Reply> {
         }
         match membership.membership.as_str() {
             "join" => rooms.push(room_block(&ctx, &room_id, limit, &data).await?),
+            "invite" if is_ignored(&membership.sender) => {}
             "invite" => rooms.extend(invited(&ctx, &room_id, &membership.sender).await?),
             "leave" | "ban" if archived => rooms.extend(room_block(&ctx, &room_id, limit, &data).await.ok()),
             _ => {}
