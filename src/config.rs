@@ -4,6 +4,7 @@
 mod load;
 mod policy;
 mod rate_limits;
+mod registration;
 mod sections;
 mod validate;
 mod values;
@@ -19,10 +20,11 @@ use serde::{Deserialize, Serialize};
 pub use self::load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, load, load_with, parse};
 pub use self::policy::PolicyServer;
 pub use self::rate_limits::{RateLimit, RateLimits};
+pub use self::registration::{Email, MailEncryption, Registration};
 pub use self::sections::{
     Actors, ClientWellKnown, Compat, Contact, Database, Federation, HttpClient, Listener, LogFormat, Logging, Media,
-    OldSigningKey, Passwords, Presence, R0Profile, Registration, Resource, RoomDirectory, ServerWellKnown, Support,
-    Tokens, Turn, UiAuth, UserDirectory, UserLimits,
+    OldSigningKey, Passwords, Presence, R0Profile, Resource, RoomDirectory, ServerWellKnown, Support, Tokens, Turn,
+    UiAuth, UserDirectory, UserLimits,
 };
 pub use self::validate::{public_key, supported_room_versions, warnings};
 pub use self::values::{BaseUrl, DatabaseKind, DatabaseUrl, IpRange, Secret};
@@ -46,6 +48,7 @@ pub struct Config {
     pub database: Database,
     pub logging: Logging,
     pub registration: Registration,
+    pub email: Email,
     pub passwords: Passwords,
     pub tokens: Tokens,
     pub ui_auth: UiAuth,
@@ -78,6 +81,7 @@ impl Default for Config {
             database: Database::default(),
             logging: Logging::default(),
             registration: Registration::default(),
+            email: Email::default(),
             passwords: Passwords::default(),
             tokens: Tokens::default(),
             ui_auth: UiAuth::default(),

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::cpu::Cpu;
-use crate::error::Outcome;
+use crate::error::{DomainError, Outcome};
 use crate::failpoint::Failpoints;
 use crate::flows::alias::Aliases;
 use crate::flows::backfill::Backfills;
@@ -22,7 +22,9 @@ use crate::flows::remote::Entries;
 use crate::flows::transaction::Gate;
 use crate::flows::upgrade::Turns;
 use crate::key::ServerKey;
+use crate::mail::Mailer;
 use crate::media::Filling;
+use crate::media::preview::Previews;
 use crate::media::remote::Fetches;
 use crate::policy::Policies;
 use crate::presence::Presence;
@@ -75,6 +77,8 @@ pub struct Env {
     pub keyring: KeyRing,
     /// Other requests that leave the server.
     pub outbound: Outbound,
+    /// Sends mail, where the operator has told how.
+    pub mail: Option<Mailer>,
     /// The shared runtime.
     pub io: Handle,
     /// Who is told what.
@@ -113,6 +117,8 @@ pub struct Env {
     pub presence: Presence,
     /// Media that is being uploaded to a reserved address.
     pub filling: Filling,
+    /// Web pages that users saw previews of.
+    pub previews: Previews,
     /// Media of other servers that is being fetched.
     pub fetches: Fetches,
     /// Where this process is to die, in tests.
@@ -220,12 +226,14 @@ impl Env {
             fetches: Fetches::default(),
             failpoints,
             spreading: Spreading::default(),
+            previews: Previews::new(settings.outbound.clone(), &settings.preview_blocklist, tools.clone()),
             outbound: Outbound::new(settings.outbound.clone(), tools),
             wire,
             keyring,
             aliases: Aliases::default(),
             entering: Entries::default(),
             policies: Policies::default(),
+            mail: mailer(&settings)?,
             key,
             upgrading: Turns::default(),
             pairs: Pairs::default(),
@@ -282,6 +290,11 @@ fn to_others(
     let (settings, store) = (settings.keyring.clone(), store.clone());
     let keyring = KeyRing::new(wire.clone(), key.clone(), settings, store, tools.clone(), io.clone());
     (wire, keyring)
+}
+
+fn mailer(settings: &Settings) -> Outcome<Option<Mailer>> {
+    let mailer = settings.mail.clone().map(Mailer::new).transpose();
+    mailer.map_err(|reason| DomainError::internal(format!("email.smtp_host: {reason}")))
 }
 
 fn cores() -> usize {

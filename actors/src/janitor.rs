@@ -22,6 +22,8 @@ const TXN_LIFETIME_MS: Millis = 24 * 60 * 60 * 1_000;
 const INBOUND_TXN_LIFETIME_MS: Millis = 36 * 60 * 60 * 1_000;
 /// How long the end of a friendship is remembered. What one side says of it may be that late.
 const FRIEND_MEMORY_MS: Millis = 90 * 24 * 60 * 60 * 1_000;
+/// How long somebody has who is proving a mail address.
+const EMAIL_SESSION_LIFETIME_MS: Millis = 48 * 60 * 60 * 1_000;
 /// How long an upload may go on to an address whose time was up after it had begun.
 const UPLOAD_GRACE_MS: Millis = 24 * 60 * 60 * 1_000;
 
@@ -78,6 +80,10 @@ async fn clear_database(env: &Env) {
     report(
         "friendships that never were",
         env.store.prune_friends(now - FRIEND_MEMORY_MS).await,
+    );
+    report(
+        "mail addresses to be proved",
+        env.store.prune_email_sessions(now - EMAIL_SESSION_LIFETIME_MS).await,
     );
     inbox::trim_all(env).await;
     let reserved_before = now

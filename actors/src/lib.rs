@@ -4,6 +4,7 @@ pub mod env;
 pub mod flows;
 pub mod hub;
 pub mod janitor;
+pub mod mail;
 pub mod media;
 pub mod peer;
 pub mod policy;

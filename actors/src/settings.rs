@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use federation::{KeyRingSettings, OutboundSettings, WireSettings};
+use ipnet::IpNet;
 use ruma::RoomVersionId;
 
+use crate::mail::MailSettings;
 use crate::policy::judge::PolicyRules;
 
 /// Settings of the actors.
@@ -60,6 +62,10 @@ pub struct Settings {
     pub outbound: OutboundSettings,
     /// What this server refuses as a policy server, if it is one.
     pub policy: Option<PolicyRules>,
+    /// Never connected to for a preview, beside those of `outbound`.
+    pub preview_blocklist: Vec<IpNet>,
+    /// How mail is sent, if at all.
+    pub mail: Option<MailSettings>,
 }
 
 /// What one user may keep on the server.
@@ -129,6 +135,8 @@ impl Default for Settings {
             keyring: KeyRingSettings::default(),
             outbound: OutboundSettings::default(),
             policy: None,
+            preview_blocklist: Vec::new(),
+            mail: None,
         }
     }
 }

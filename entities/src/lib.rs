@@ -13,6 +13,7 @@ pub mod device;
 pub mod device_key;
 pub mod device_list_change;
 pub mod early_redaction;
+pub mod email_session;
 pub mod error;
 pub mod event;
 pub mod event_report;
@@ -63,6 +64,7 @@ pub mod testing;
 pub mod to_device;
 pub mod to_device_txn;
 pub mod user;
+pub mod user_email;
 
 #[cfg(test)]
 mod schema_tests;

@@ -49,6 +49,7 @@ fn entities() -> BTreeMap<String, Columns> {
         device_key,
         device_list_change,
         early_redaction,
+        email_session,
         event,
         event_report,
         fallback_key,
@@ -94,6 +95,7 @@ fn entities() -> BTreeMap<String, Columns> {
         to_device,
         to_device_txn,
         user,
+        user_email,
     ]
 }
 

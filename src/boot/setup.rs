@@ -8,9 +8,11 @@ use actors::env::Parts;
 use actors::federation::{KeyRingSettings, OldKey, OutboundSettings, WireSettings, tls};
 use actors::hub::Hub;
 use actors::key::ServerKey;
+use actors::mail::{Encryption, MailSettings};
 use actors::policy::KEY_VERSION;
 use actors::policy::judge::PolicyRules;
 use actors::rng::Rng;
+use actors::session::token;
 use actors::settings::{Settings, UserLimits};
 use actors::supervisor::Arbiters;
 use entities::store::{Store, StoreOptions};
@@ -19,7 +21,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 
 use super::BootError;
-use crate::config::{self, Config, DatabaseKind, IpRange, OldSigningKey};
+use crate::config::{self, Config, DatabaseKind, IpRange, OldSigningKey, Resource};
 use crate::signing_key;
 
 /// Of `database.max_connections` on PostgreSQL: those that write beside the journal's.
@@ -186,7 +188,44 @@ pub fn settings(config: &Config) -> Settings {
         outbound: outbound(config),
         // Its key is in a file.
         policy: None,
+        preview_blocklist: nets(&config.media.url_preview_ip_range_blocklist),
+        mail: mail(config),
     }
+}
+
+/// Links lead to where clients find this server, or else to where it is found without being told.
+fn mail(config: &Config) -> Option<MailSettings> {
+    let email = &config.email;
+    let host = email.smtp_host.clone()?;
+    let base_url = match config.client_base_url() {
+        Some(base) => base.as_str().to_owned(),
+        None if config.server_name.host() == "localhost" => format!("http://localhost:{}", first_port(config)),
+        None => format!("https://{}", config.server_name),
+    };
+    let sender = || format!("{name} <noreply@{name}>", name = config.server_name.host());
+    let credentials = email.username.clone().zip(email.password.as_ref());
+    Some(MailSettings {
+        host,
+        port: email.smtp_port,
+        encryption: match email.encryption {
+            config::MailEncryption::None => Encryption::None,
+            config::MailEncryption::StartTls => Encryption::StartTls,
+            config::MailEncryption::Implicit => Encryption::Implicit,
+        },
+        credentials: credentials.map(|(name, password)| (name, token::Secret::new(password.expose().to_owned()))),
+        from: email.from.clone().unwrap_or_else(sender),
+        base_url: format!("{}/", base_url.trim_end_matches('/')),
+        link_lifetime_ms: millis(email.link_lifetime_secs),
+    })
+}
+
+/// The port of the first listener for clients.
+fn first_port(config: &Config) -> u16 {
+    let listener = config
+        .listeners
+        .iter()
+        .find(|listener| listener.serves(Resource::Client));
+    listener.map_or(8008, |listener| listener.port)
 }
 
 /// Without the certificate authorities, which are in files.

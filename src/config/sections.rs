@@ -119,31 +119,6 @@ impl Default for Logging {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Registration {
-    pub enabled: bool,
-    /// Whether `m.login.dummy` is enough to register.
-    pub enabled_without_verification: bool,
-    /// Whether everybody needs a registration token.
-    pub require_token: bool,
-    pub allow_guest_access: bool,
-    /// Lets whoever knows it register users, administrators too, through `/_synapse/admin/v1/register`.
-    pub shared_secret: Option<Secret>,
-}
-
-impl Default for Registration {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            enabled_without_verification: true,
-            require_token: false,
-            allow_guest_access: false,
-            shared_secret: None,
-        }
-    }
-}
-
 /// argon2id parameters (RFC 9106 §3.1). Hashes keep their own, so changes apply to new passwords only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

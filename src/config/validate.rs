@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use actors::mail;
 use ruma::serde::Base64;
 use ruma::serde::base64::Standard;
 use ruma::{RoomVersionId, ServerName};
@@ -48,6 +49,7 @@ pub(super) fn validate(config: &Config) -> Outcome {
         ),
     )?;
     registration(config)?;
+    email(config)?;
     passwords(config)?;
     lifetimes(config)?;
     rate_limits(config)?;
@@ -173,6 +175,28 @@ fn registration(config: &Config) -> Outcome {
         "registration.shared_secret",
         "an empty secret protects nothing; leave the key out to switch it off",
     )
+}
+
+fn email(config: &Config) -> Outcome {
+    let email = &config.email;
+    require(
+        email.smtp_host.is_some() || !config.registration.require_email,
+        "registration.require_email",
+        "needs email.smtp_host",
+    )?;
+    require(
+        email.username.is_some() == email.password.is_some(),
+        "email.password",
+        "email.username and email.password need each other",
+    )?;
+    if let Some(from) = &email.from {
+        require(
+            mail::is_sender(from),
+            "email.from",
+            format!("`{from}` is not like `Name <name@example.org>`"),
+        )?;
+    }
+    at_least("email.link_lifetime_secs", email.link_lifetime_secs, 60)
 }
 
 /// Bounds of RFC 9106 §3.1, and enough memory for each lane.

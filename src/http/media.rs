@@ -20,6 +20,7 @@ use super::auth::Policy;
 use super::context::{Ctx, RawRequest};
 use super::endpoint::Table;
 use super::limits::Class;
+use super::previews;
 use super::range::{self, Wanted};
 use super::reply::{Body, Reply};
 
@@ -90,6 +91,7 @@ pub fn routes(table: &mut Table, max_upload_bytes: u64) {
         .deadline(Duration::from_secs(120))
         .limit(Class::Media);
     legacy(table);
+    previews::routes(table);
 }
 
 /// The paths from before media needed a token.

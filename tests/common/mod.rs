@@ -5,6 +5,7 @@ pub mod authority;
 pub mod client;
 pub mod db;
 pub mod homeserver;
+pub mod mail;
 pub mod port;
 pub mod server;
 

@@ -15,7 +15,7 @@ mod hostile;
 mod hosting;
 mod operator;
 mod policy;
-mod remote;
+pub mod remote;
 mod restart;
 #[macro_use]
 mod scenarios;
@@ -59,7 +59,7 @@ macro_rules! both_backends {
         })*
     };
 }
-use both_backends;
+pub(crate) use both_backends;
 
 /// Declares each scenario as a test on both databases.
 macro_rules! between_two {

@@ -5,6 +5,8 @@
 //! written lies in a folder of its own, which is emptied at the start.
 
 mod multipart;
+mod page;
+pub mod preview;
 pub mod remote;
 pub mod thumbnail;
 

@@ -12,7 +12,7 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 
 use super::token::{self, Secret, TokenHash};
 use super::view::UserView;
-use super::{auth, devices, load};
+use super::{auth, devices, email, load};
 use crate::clock::Millis;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
@@ -101,6 +101,13 @@ pub enum AccountCommand {
         locked: Option<bool>,
         /// Suspended.
         suspended: Option<bool>,
+    },
+    /// Adds a mail address that the user has proved to be theirs.
+    AddEmail(email::Proved),
+    /// Takes a mail address away.
+    RemoveEmail {
+        /// In lower case.
+        address: String,
     },
     /// Ends the account for ever. Repeating it is harmless.
     Deactivate {
@@ -233,6 +240,15 @@ pub async fn run(env: &Env, view: &UserView, command: AccountCommand) -> Outcome
                 .set_user_flags(user, changed.is_admin, changed.locked, changed.suspended)
                 .await?;
             Some(changed)
+        }
+        AccountCommand::AddEmail(proved) => {
+            refuse_deactivated(view)?;
+            email::add(env, &view.user_id, &proved).await?;
+            None
+        }
+        AccountCommand::RemoveEmail { address } => {
+            env.store.remove_email(user, &address).await?;
+            None
         }
         AccountCommand::Deactivate { erase } => Some(deactivate(env, view, erase).await?),
     };

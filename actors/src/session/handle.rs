@@ -7,6 +7,7 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use super::account::{AccountCommand, AccountReply, NewDevice, NewSession, Registration};
 use super::commands::{SessionCommand, SessionReply};
 use super::devices::DeviceCommand;
+use super::email::Proved;
 use super::identity::Identity;
 use super::kind::{SessionKind, unknown_user};
 use super::token::{Secret, TokenHash};
@@ -155,6 +156,24 @@ impl Sessions {
         )
         .await
         .map(|_| ())
+    }
+
+    /// Adds a mail address that the user has proved to be theirs.
+    ///
+    /// # Errors
+    /// `M_THREEPID_IN_USE`, `M_USER_DEACTIVATED`.
+    pub async fn add_email(&self, user: &UserId, proved: Proved) -> Outcome<()> {
+        let command = AccountCommand::AddEmail(proved);
+        self.account(user, command).await.map(|_| ())
+    }
+
+    /// Takes a mail address away; nothing happens where the user has none like it.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn remove_email(&self, user: &UserId, address: String) -> Outcome<()> {
+        let command = AccountCommand::RemoveEmail { address };
+        self.account(user, command).await.map(|_| ())
     }
 
     /// The password was proved again with this access token.

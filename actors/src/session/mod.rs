@@ -7,6 +7,7 @@ pub mod commands;
 pub mod data;
 pub mod devices;
 pub mod e2ee;
+pub mod email;
 pub mod friends;
 pub mod handle;
 pub mod identity;

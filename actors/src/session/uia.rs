@@ -5,11 +5,12 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use ruma::api::client::uiaa::{AuthData, UserIdentifier};
+use ruma::api::client::uiaa::{AuthData, ThirdpartyIdCredentials, UserIdentifier};
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::email::{self, Proved};
 use super::{localpart, password};
 use crate::clock::Millis;
 use crate::env::Env;
@@ -29,6 +30,8 @@ pub enum Stage {
     Password,
     /// `m.login.registration_token`
     RegistrationToken,
+    /// `m.login.email.identity`
+    Email,
 }
 
 impl Stage {
@@ -39,6 +42,7 @@ impl Stage {
             Self::Dummy => "m.login.dummy",
             Self::Password => "m.login.password",
             Self::RegistrationToken => "m.login.registration_token",
+            Self::Email => "m.login.email.identity",
         }
     }
 }
@@ -48,6 +52,11 @@ pub type Flow = &'static [Stage];
 
 /// The flow of operations on one's own account.
 pub const PASSWORD_FLOWS: &[Flow] = &[&[Stage::Password]];
+/// The same where the user has a mail address, too.
+pub const PASSWORD_OR_EMAIL_FLOWS: &[Flow] = &[&[Stage::Password], &[Stage::Email]];
+
+/// Whoever has a mail address may recover an account with it.
+pub const EMAIL_FLOWS: &[Flow] = &[&[Stage::Email]];
 
 /// What a session is for: another operation, user or object cannot use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +82,14 @@ impl Bound {
 struct Progress {
     completed: Vec<Stage>,
     registration_token: Option<String>,
+    email: Option<Proved>,
+}
+
+/// What a completed stage brings with it.
+enum Gain {
+    Nothing,
+    RegistrationToken(String),
+    Email(Proved),
 }
 
 struct Session {
@@ -141,7 +158,7 @@ impl Uia {
         Some(session.bound.user.clone())
     }
 
-    fn complete(&self, name: &str, stage: Stage, registration_token: Option<String>) -> Progress {
+    fn complete(&self, name: &str, stage: Stage, gain: Gain) -> Progress {
         let mut sessions = self.lock();
         let Some(session) = sessions.get_mut(name) else {
             return Progress::default();
@@ -150,8 +167,10 @@ impl Uia {
         if !progress.completed.contains(&stage) {
             progress.completed.push(stage);
         }
-        if registration_token.is_some() {
-            progress.registration_token = registration_token;
+        match gain {
+            Gain::Nothing => {}
+            Gain::RegistrationToken(token) => progress.registration_token = Some(token),
+            Gain::Email(proved) => progress.email = Some(proved),
         }
         progress.clone()
     }
@@ -179,6 +198,8 @@ pub struct Authorised {
     pub session: String,
     /// The token given in `m.login.registration_token`.
     pub registration_token: Option<String>,
+    /// The mail address proved in `m.login.email.identity`.
+    pub email: Option<Proved>,
     /// Whether the user's password was proved.
     pub password_proved: bool,
 }
@@ -215,7 +236,7 @@ pub async fn authorise(env: &Env, attempt: Attempt<'_>) -> Outcome<Authorised> {
         },
     };
     let progress = match step(env, &bound, flows, &progress, auth).await? {
-        Step::Passed(stage, token) => env.uia.complete(&session, stage, token),
+        Step::Passed(stage, gain) => env.uia.complete(&session, stage, gain),
         Step::Nothing => progress,
         Step::Failed(errcode, message) => {
             return Err(challenge(
@@ -233,6 +254,7 @@ pub async fn authorise(env: &Env, attempt: Attempt<'_>) -> Outcome<Authorised> {
         session,
         password_proved: progress.completed.contains(&Stage::Password),
         registration_token: progress.registration_token,
+        email: progress.email,
     })
 }
 
@@ -245,7 +267,7 @@ pub fn refuse(env: &Env, bound: Bound, flows: &[Flow], message: &str) -> DomainE
 }
 
 enum Step {
-    Passed(Stage, Option<String>),
+    Passed(Stage, Gain),
     /// Nothing was attempted, or the stage was completed before.
     Nothing,
     Failed(&'static str, &'static str),
@@ -257,6 +279,7 @@ async fn step(env: &Env, bound: &Bound, flows: &[Flow], progress: &Progress, aut
         AuthData::Dummy(_) => Stage::Dummy,
         AuthData::Password(_) => Stage::Password,
         AuthData::RegistrationToken(_) => Stage::RegistrationToken,
+        AuthData::EmailIdentity(_) => Stage::Email,
         _ => return Ok(Step::Failed("M_UNRECOGNIZED", "Unknown authentication type")),
     };
     if progress.completed.contains(&stage) {
@@ -272,13 +295,29 @@ async fn step(env: &Env, bound: &Bound, flows: &[Flow], progress: &Progress, aut
         AuthData::Password(data) => prove_password(env, bound, &data.identifier, &data.password).await,
         AuthData::RegistrationToken(data) => {
             if is_registration_token_valid(env, &data.token).await? {
-                Ok(Step::Passed(stage, Some(data.token.clone())))
+                Ok(Step::Passed(stage, Gain::RegistrationToken(data.token.clone())))
             } else {
                 Ok(Step::Failed("M_UNAUTHORIZED", "Invalid registration token"))
             }
         }
-        _ => Ok(Step::Passed(stage, None)),
+        AuthData::EmailIdentity(data) => prove_email(env, bound, &data.thirdparty_id_creds).await,
+        _ => Ok(Step::Passed(stage, Gain::Nothing)),
     }
+}
+
+/// The address must be the user's own, where the operation has a user.
+async fn prove_email(env: &Env, bound: &Bound, given: &ThirdpartyIdCredentials) -> Outcome<Step> {
+    let proved = email::proved(env, given.sid.as_str(), given.client_secret.as_str()).await?;
+    let Some(proved) = proved else {
+        return Ok(Step::Failed(
+            "M_UNAUTHORIZED",
+            "The mail address has not been confirmed yet",
+        ));
+    };
+    if bound.user.is_some() && email::owner(env, &proved.address).await? != bound.user {
+        return Err(DomainError::forbidden("The authentication is another user's"));
+    }
+    Ok(Step::Passed(Stage::Email, Gain::Email(proved)))
 }
 
 async fn prove_password(env: &Env, bound: &Bound, who: &UserIdentifier, given: &str) -> Outcome<Step> {
@@ -293,7 +332,7 @@ async fn prove_password(env: &Env, bound: &Bound, who: &UserIdentifier, given: &
         return Err(DomainError::forbidden("The authentication is another user's"));
     }
     if password::verify(env, Some(user), given).await? {
-        Ok(Step::Passed(Stage::Password, None))
+        Ok(Step::Passed(Stage::Password, Gain::Nothing))
     } else {
         Ok(Step::Failed("M_FORBIDDEN", "Invalid password"))
     }
@@ -325,7 +364,7 @@ pub async fn prove(env: &Env, session: &str, stage: Stage, given: &str) -> Outco
     let Some(user) = env.uia.user(session, env.clock.now_ms()) else {
         return Ok(Proof::NoSession);
     };
-    let mut token = None;
+    let mut gain = Gain::Nothing;
     match stage {
         Stage::Dummy => {}
         Stage::Password => {
@@ -337,10 +376,11 @@ pub async fn prove(env: &Env, session: &str, stage: Stage, given: &str) -> Outco
             if !is_registration_token_valid(env, given).await? {
                 return Ok(Proof::Failed("Invalid registration token"));
             }
-            token = Some(given.to_owned());
+            gain = Gain::RegistrationToken(given.to_owned());
         }
+        Stage::Email => return Ok(Proof::Failed("A mail address is confirmed with the link in the mail")),
     }
-    env.uia.complete(session, stage, token);
+    env.uia.complete(session, stage, gain);
     Ok(Proof::Passed)
 }
 

@@ -40,9 +40,9 @@ fn a_session_remembers_its_stages_until_it_ends() {
     let uia = Uia::new(1_000);
     let bound = Bound::new("register", None, b"");
     uia.begin("s".to_owned(), bound.clone(), 0);
-    let progress = uia.complete("s", Stage::RegistrationToken, Some("tea".to_owned()));
+    let progress = uia.complete("s", Stage::RegistrationToken, Gain::RegistrationToken("tea".to_owned()));
     assert_eq!(progress.completed, [Stage::RegistrationToken]);
-    uia.complete("s", Stage::RegistrationToken, None);
+    uia.complete("s", Stage::RegistrationToken, Gain::Nothing);
     let Found::Open(progress) = uia.find("s", &bound, 999) else {
         panic!("the session is open");
     };

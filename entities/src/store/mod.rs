@@ -46,6 +46,7 @@ mod connect;
 mod data;
 mod directory;
 pub mod e2ee;
+mod email;
 pub mod event;
 mod event_rows;
 mod fence;

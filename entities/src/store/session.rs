@@ -177,6 +177,7 @@ impl Store {
             "key_backup_session",
             "key_backup",
             "cross_signing_key",
+            "user_email",
         ] {
             let sql = format!("DELETE FROM {table} WHERE user_id = $1");
             tx.exec(&sql, params![user_id]).await?;

@@ -1,9 +1,11 @@
-//! The user's own account: who am I, password, deactivation, third-party identifiers.
+//! The user's own account: who am I, password, deactivation.
 
 use actors::error::{DomainError, Outcome};
 use actors::flows;
+use actors::session::email;
+use actors::session::uia::{self, Attempt, Bound, EMAIL_FLOWS};
 use http::Method;
-use ruma::api::client::account::{add_3pid, change_password, deactivate, get_3pids, whoami};
+use ruma::api::client::account::{change_password, deactivate, whoami};
 use serde_json::json;
 
 use super::uia::{fix_auth, own_account};
@@ -24,72 +26,9 @@ pub fn routes(t: &mut Table) {
         password_policy,
     )
     .also("/_matrix/client/r0/password_policy");
-    t.user(set_password).limit(Class::Login).fix(fix_auth);
+    t.optional(set_password).limit(Class::Login).fix(fix_auth);
     t.user(end_account).limit(Class::Login).fix(fix_auth);
-    t.user(threepids);
-    t.user(add_threepid).fix(fix_auth);
-    t.raw(
-        Method::POST,
-        "/_matrix/client/v3/account/3pid",
-        Policy::User,
-        no_session,
-    )
-    .also("/_matrix/client/r0/account/3pid");
-    t.raw(
-        Method::POST,
-        "/_matrix/client/v3/account/3pid/bind",
-        Policy::User,
-        denied,
-    )
-    .also("/_matrix/client/r0/account/3pid/bind");
-    t.raw(
-        Method::POST,
-        "/_matrix/client/v3/account/3pid/delete",
-        Policy::User,
-        nothing_bound,
-    )
-    .also("/_matrix/client/r0/account/3pid/delete");
-    t.raw(
-        Method::POST,
-        "/_matrix/client/v3/account/3pid/unbind",
-        Policy::User,
-        nothing_bound,
-    )
-    .also("/_matrix/client/r0/account/3pid/unbind");
-    for (v3, r0) in REQUEST_TOKEN {
-        t.raw(Method::POST, v3, Policy::Open, denied)
-            .also(r0)
-            .limit(Class::Registration);
-    }
 }
-
-/// Where a message to a third-party address is asked for.
-const REQUEST_TOKEN: [(&str, &str); 6] = [
-    (
-        "/_matrix/client/v3/register/email/requestToken",
-        "/_matrix/client/r0/register/email/requestToken",
-    ),
-    (
-        "/_matrix/client/v3/register/msisdn/requestToken",
-        "/_matrix/client/r0/register/msisdn/requestToken",
-    ),
-    (
-        "/_matrix/client/v3/account/password/email/requestToken",
-        "/_matrix/client/r0/account/password/email/requestToken",
-    ),
-    (
-        "/_matrix/client/v3/account/password/msisdn/requestToken",
-        "/_matrix/client/r0/account/password/msisdn/requestToken",
-    ),
-    (
-        "/_matrix/client/v3/account/3pid/email/requestToken",
-        "/_matrix/client/r0/account/3pid/email/requestToken",
-    ),
-    (
-        "/_matrix/client/v3/account/3pid/msisdn/requestToken",
-        "/_matrix/client/r0/account/3pid/msisdn/requestToken",
-    ),
-];
 
 /// What passwords have to be like. Any will do that is not empty.
 async fn password_policy(_: Ctx, _: RawRequest) -> Outcome<Reply> {
@@ -105,11 +44,14 @@ async fn who_am_i(ctx: Ctx, _request: whoami::v3::Request) -> Outcome<Reply> {
     Reply::json(&body)
 }
 
+/// With a token, its owner's; without one, that of whoever the proved mail address belongs to.
 async fn set_password(ctx: Ctx, request: change_password::v3::Request) -> Outcome<Reply> {
-    let passed = own_account(&ctx, "password", b"", request.auth.as_ref()).await?;
-    let identity = ctx.user()?;
-    let keep = Some(identity.device_id.clone());
     let sessions = ctx.hub.sessions();
+    let Ok(identity) = ctx.user() else {
+        return recover(&ctx, request).await;
+    };
+    let passed = own_account(&ctx, "password", b"", request.auth.as_ref()).await?;
+    let keep = Some(identity.device_id.clone());
     sessions
         .set_password(&identity.user_id, &request.new_password, request.logout_devices, keep)
         .await?;
@@ -117,39 +59,35 @@ async fn set_password(ctx: Ctx, request: change_password::v3::Request) -> Outcom
     Ok(Reply::empty())
 }
 
+async fn recover(ctx: &Ctx, request: change_password::v3::Request) -> Outcome<Reply> {
+    let env = ctx.hub.env();
+    if env.mail.is_none() {
+        return Err(DomainError::missing_token("An access token is missing"));
+    }
+    let attempt = Attempt {
+        bound: Bound::new("recover", None, b""),
+        flows: EMAIL_FLOWS,
+        auth: request.auth.as_ref(),
+    };
+    let authorised = uia::authorise(env, attempt).await?;
+    let proved = authorised
+        .email
+        .ok_or_else(|| DomainError::internal("an e-mail stage without an address"))?;
+    let user = email::owner(env, &proved.address).await?;
+    let user = user.ok_or_else(|| DomainError::matrix(400, "M_THREEPID_NOT_FOUND", "The address is nobody's here"))?;
+    ctx.hub
+        .sessions()
+        .set_password(&user, &request.new_password, request.logout_devices, None)
+        .await?;
+    env.uia.finish(&authorised.session);
+    env.store.end_email_session(&proved.sid).await?;
+    Ok(Reply::empty())
+}
+
 async fn end_account(ctx: Ctx, request: deactivate::v3::Request) -> Outcome<Reply> {
     let passed = own_account(&ctx, "deactivate", b"", request.auth.as_ref()).await?;
     flows::deactivate::deactivate(&ctx.hub, &ctx.user()?.user_id, request.erase).await?;
     passed.finish(&ctx);
-    // There are no third-party identifiers to unbind.
+    // Nothing was ever bound on an identity server.
     Reply::json(&json!({ "id_server_unbind_result": "success" }))
-}
-
-async fn threepids(_ctx: Ctx, _request: get_3pids::v3::Request) -> Outcome<Reply> {
-    Reply::json(&json!({ "threepids": [] }))
-}
-
-/// No validation can have been begun.
-async fn add_threepid(_ctx: Ctx, _request: add_3pid::v3::Request) -> Outcome<Reply> {
-    Err(no_validation())
-}
-
-async fn no_session(_ctx: Ctx, _request: RawRequest) -> Outcome<Reply> {
-    Err(no_validation())
-}
-
-fn no_validation() -> DomainError {
-    DomainError::matrix(400, "M_THREEPID_AUTH_FAILED", "No such validation session")
-}
-
-async fn nothing_bound(_ctx: Ctx, _request: RawRequest) -> Outcome<Reply> {
-    Reply::json(&json!({ "id_server_unbind_result": "no-support" }))
-}
-
-async fn denied(_ctx: Ctx, _request: RawRequest) -> Outcome<Reply> {
-    Err(DomainError::matrix(
-        403,
-        "M_THREEPID_DENIED",
-        "This server takes no e-mail addresses or phone numbers",
-    ))
 }

@@ -86,6 +86,7 @@ fn form(stage: Stage, session: &str, message: &str) -> String {
             "<label for=\"secret\">Your password</label><input id=\"secret\" name=\"secret\" type=\"password\" \
              autocomplete=\"current-password\" required>"
         }
+        Stage::Email => "<p>Open the link in the mail.</p>",
         Stage::RegistrationToken => {
             "<label for=\"secret\">Registration token</label><input id=\"secret\" name=\"secret\" \
              autocomplete=\"off\" required>"
@@ -99,7 +100,8 @@ fn form(stage: Stage, session: &str, message: &str) -> String {
     )
 }
 
-fn page(status: StatusCode, body: &str) -> Reply {
+/// A page of this server; `body` is HTML.
+pub(super) fn page(status: StatusCode, body: &str) -> Reply {
     const POLICY: HeaderValue = HeaderValue::from_static(
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; form-action 'self'",
     );
@@ -115,7 +117,7 @@ fn page(status: StatusCode, body: &str) -> Reply {
     reply
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

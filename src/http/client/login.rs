@@ -1,7 +1,8 @@
 //! Login, logout and refreshing tokens (client-server API, "Client authentication").
 
+use actors::env::Env;
 use actors::error::{DomainError, Outcome};
-use actors::session::{localpart, password, token};
+use actors::session::{email, localpart, password, token};
 use entities::short_token;
 use http::Method;
 use ruma::api::client::session::{get_login_token, get_login_types, logout, logout_all, refresh_token};
@@ -72,6 +73,8 @@ struct Login {
 struct Identifier {
     r#type: String,
     user: Option<Value>,
+    medium: Option<String>,
+    address: Option<String>,
 }
 
 async fn login(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
@@ -104,21 +107,32 @@ async fn login(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     Reply::json(&body)
 }
 
-/// Whom a login names. Third-party identifiers name nobody: none can be added here.
-fn named(login: &Login) -> Outcome<Option<&str>> {
-    match &login.identifier {
-        Some(Identifier { r#type, user }) if r#type == "m.id.user" => {
-            let user = user.as_ref().and_then(Value::as_str);
-            user.map(Some)
-                .ok_or_else(|| DomainError::missing_param("identifier.user is missing"))
+/// Whom a login names; phone numbers name nobody, as none can be added here.
+async fn named(env: &Env, login: &Login) -> Outcome<Option<OwnedUserId>> {
+    let name = match &login.identifier {
+        Some(Identifier {
+            r#type,
+            medium,
+            address,
+            ..
+        }) if r#type == "m.id.thirdparty" => {
+            return match (medium.as_deref(), address) {
+                (Some("email"), Some(address)) => email::owner(env, address).await,
+                _ => Ok(None),
+            };
         }
-        Some(Identifier { r#type, .. }) if r#type == "m.id.thirdparty" || r#type == "m.id.phone" => Ok(None),
-        Some(_) => Err(DomainError::unknown("Unknown type of identifier")),
+        Some(Identifier { r#type, user, .. }) if r#type == "m.id.user" => {
+            let user = user.as_ref().and_then(Value::as_str);
+            user.ok_or_else(|| DomainError::missing_param("identifier.user is missing"))?
+        }
+        Some(Identifier { r#type, .. }) if r#type == "m.id.phone" => return Ok(None),
+        Some(_) => return Err(DomainError::unknown("Unknown type of identifier")),
         None => match &login.user {
-            Some(user) => Ok(Some(user)),
-            None => Err(DomainError::missing_param("identifier is missing")),
+            Some(user) => user,
+            None => return Err(DomainError::missing_param("identifier is missing")),
         },
-    }
+    };
+    Ok(localpart::meant(name, &env.server_name))
 }
 
 async fn by_password(ctx: &Ctx, login: &Login) -> Outcome<OwnedUserId> {
@@ -127,7 +141,7 @@ async fn by_password(ctx: &Ctx, login: &Login) -> Outcome<OwnedUserId> {
         .password
         .as_deref()
         .ok_or_else(|| DomainError::missing_param("password is missing"))?;
-    let user = named(login)?.and_then(|name| localpart::meant(name, &env.server_name));
+    let user = named(env, login).await?;
     if let Some(user) = &user {
         // Whether the account exists and whatever the password: an address can be changed, the account cannot.
         count_attempt(ctx, user)?;

@@ -7,6 +7,7 @@ mod cross_signing;
 mod data;
 mod dehydrated;
 mod devices;
+mod emails;
 mod fallback;
 mod filter;
 mod friends;
@@ -35,6 +36,7 @@ use super::endpoint::Table;
 /// Registers all chapters.
 pub fn routes(table: &mut Table) {
     account::routes(table);
+    emails::routes(table);
     account_data::routes(table);
     backup::routes(table);
     cross_signing::routes(table);

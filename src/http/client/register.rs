@@ -2,6 +2,7 @@
 
 use actors::error::{DomainError, Outcome};
 use actors::session::account::Registration;
+use actors::session::email::{self, Proved};
 use actors::session::uia::{self, Attempt, Authorised, Bound, Flow, Stage};
 use actors::session::{localpart, password};
 use ruma::OwnedUserId;
@@ -19,7 +20,11 @@ use crate::http::limits::Class;
 use crate::http::reply::Reply;
 
 const DUMMY: &[Flow] = &[&[Stage::Dummy]];
+const DUMMY_OR_EMAIL: &[Flow] = &[&[Stage::Dummy], &[Stage::Email]];
+const EMAIL: &[Flow] = &[&[Stage::Email]];
 const TOKEN: &[Flow] = &[&[Stage::RegistrationToken]];
+const TOKEN_OR_BOTH: &[Flow] = &[&[Stage::RegistrationToken], &[Stage::RegistrationToken, Stage::Email]];
+const BOTH: &[Flow] = &[&[Stage::RegistrationToken, Stage::Email]];
 /// How often another generated name is tried when one is taken.
 const ATTEMPTS: usize = 5;
 
@@ -31,11 +36,15 @@ pub fn routes(t: &mut Table) {
 }
 
 /// What somebody has to do to register.
-fn flows(policy: &config::Registration) -> &'static [Flow] {
-    if policy.enabled_without_verification && !policy.require_token {
-        DUMMY
-    } else {
-        TOKEN
+fn flows(policy: &config::Registration, mail: bool) -> &'static [Flow] {
+    let token = policy.require_token || !(policy.enabled_without_verification || policy.require_email);
+    match (token, policy.require_email, mail) {
+        (false, false, false) => DUMMY,
+        (false, false, true) => DUMMY_OR_EMAIL,
+        (false, true, _) => EMAIL,
+        (true, false, false) => TOKEN,
+        (true, false, true) => TOKEN_OR_BOTH,
+        (true, true, _) => BOTH,
     }
 }
 
@@ -70,6 +79,7 @@ async fn register(ctx: Ctx, request: Request) -> Outcome<Reply> {
             .map_err(|error| taken(&ctx, error))?;
     }
     let authorised = authorise(&ctx, &request).await?;
+    let email = check_email(&ctx, authorised.as_ref()).await?;
     let password = request.password.as_deref();
     let password = password.ok_or_else(|| DomainError::missing_param("password is missing"))?;
     let password_hash = password::hash(ctx.hub.env(), password).await?;
@@ -91,7 +101,7 @@ async fn register(ctx: Ctx, request: Request) -> Outcome<Reply> {
         .as_ref()
         .and_then(|authorised| authorised.registration_token.clone());
     use_token(&ctx, token.as_deref()).await?;
-    let made = create(&ctx, wanted, new).await;
+    let made = create(&ctx, wanted, new, email).await;
     let done = match (made, token) {
         (Ok(done), _) => done,
         (Err(error), token) => {
@@ -107,12 +117,23 @@ async fn register(ctx: Ctx, request: Request) -> Outcome<Reply> {
     Ok(done)
 }
 
+/// An address that has become another's since it was proved is refused before there is an account.
+async fn check_email(ctx: &Ctx, authorised: Option<&Authorised>) -> Outcome<Option<Proved>> {
+    let Some(proved) = authorised.and_then(|authorised| authorised.email.clone()) else {
+        return Ok(None);
+    };
+    match email::owner(ctx.hub.env(), &proved.address).await? {
+        None => Ok(Some(proved)),
+        Some(_) => Err(DomainError::matrix(400, "M_THREEPID_IN_USE", "The address is in use")),
+    }
+}
+
 /// `None` where nothing has to be proved: without verification, a name and a password are enough for an implied
 /// `m.login.dummy`.
 async fn authorise(ctx: &Ctx, request: &Request) -> Outcome<Option<Authorised>> {
-    let flows = flows(&ctx.config.registration);
+    let flows = flows(&ctx.config.registration, ctx.hub.env().mail.is_some());
     let complete = request.username.is_some() && request.password.is_some();
-    if request.auth.is_none() && complete && flows == DUMMY {
+    if request.auth.is_none() && complete && flows.starts_with(DUMMY) {
         return Ok(None);
     }
     let attempt = Attempt {
@@ -138,16 +159,16 @@ async fn use_token(ctx: &Ctx, token: Option<&str>) -> Outcome<()> {
     Err(uia::refuse(
         env,
         bound(),
-        TOKEN,
+        flows(&ctx.config.registration, env.mail.is_some()),
         "The registration token does not serve any more",
     ))
 }
 
-async fn create(ctx: &Ctx, wanted: Option<OwnedUserId>, new: Registration) -> Outcome<Reply> {
+async fn create(ctx: &Ctx, wanted: Option<OwnedUserId>, new: Registration, email: Option<Proved>) -> Outcome<Reply> {
     let env = ctx.hub.env();
     let server = &env.server_name;
     if let Some(user) = wanted {
-        return create_as(ctx, user, new).await;
+        return create_as(ctx, user, new, email).await;
     }
     for _ in 1..ATTEMPTS {
         let user = if new.guest {
@@ -155,7 +176,7 @@ async fn create(ctx: &Ctx, wanted: Option<OwnedUserId>, new: Registration) -> Ou
         } else {
             localpart::random(&env.rng, server)?
         };
-        match create_as(ctx, user, new.clone()).await {
+        match create_as(ctx, user, new.clone(), email.clone()).await {
             Err(error) if error.errcode() == Some("M_USER_IN_USE") => {}
             done => return done,
         }
@@ -163,8 +184,12 @@ async fn create(ctx: &Ctx, wanted: Option<OwnedUserId>, new: Registration) -> Ou
     Err(DomainError::unavailable("no free user name found"))
 }
 
-async fn create_as(ctx: &Ctx, user: OwnedUserId, new: Registration) -> Outcome<Reply> {
-    match ctx.hub.sessions().register(&user, new).await? {
+async fn create_as(ctx: &Ctx, user: OwnedUserId, new: Registration, email: Option<Proved>) -> Outcome<Reply> {
+    let session = ctx.hub.sessions().register(&user, new).await?;
+    if let Some(proved) = email {
+        ctx.hub.sessions().add_email(&user, proved).await?;
+    }
+    match session {
         Some(session) => Reply::json(&logged_in(ctx, &session)),
         None => Reply::json(&json!({ "user_id": user, "home_server": user.server_name() })),
     }
@@ -194,7 +219,7 @@ async fn register_guest(ctx: &Ctx, request: Request) -> Outcome<Reply> {
         displayname: None,
         device: Some(device),
     };
-    create(ctx, None, new).await
+    create(ctx, None, new, None).await
 }
 
 async fn available(ctx: Ctx, request: get_username_availability::v3::Request) -> Outcome<Reply> {

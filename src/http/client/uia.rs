@@ -1,7 +1,7 @@
 //! User-interactive authentication as endpoints use it.
 
 use actors::error::{DomainError, Outcome};
-use actors::session::uia::{self, Attempt, Bound, PASSWORD_FLOWS};
+use actors::session::uia::{self, Attempt, Bound, PASSWORD_FLOWS, PASSWORD_OR_EMAIL_FLOWS};
 use ruma::UserId;
 use ruma::api::client::uiaa::AuthData;
 use serde_json::{Value, json};
@@ -46,7 +46,10 @@ pub async fn own_account(
         env,
         Attempt {
             bound,
-            flows: PASSWORD_FLOWS,
+            flows: match env.mail.is_some() && operation == "password" {
+                true => PASSWORD_OR_EMAIL_FLOWS,
+                false => PASSWORD_FLOWS,
+            },
             auth,
         },
     )

@@ -50,7 +50,7 @@ async fn capabilities(ctx: Ctx, _: get_capabilities::v3::Request) -> Outcome<Rep
             "m.set_displayname": on,
             "m.set_avatar_url": on,
             "m.profile_fields": on,
-            "m.3pid_changes": off,
+            "m.3pid_changes": { "enabled": ctx.hub.env().mail.is_some() },
             "m.get_login_token": on,
             "m.forget_forced_upon_leave": off,
             "m.room_versions": {

@@ -147,6 +147,11 @@ impl Remote {
         *self.shared.manner.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(manner));
     }
 
+    /// What it needs to sign, apart from it.
+    pub fn signer(&self) -> Signer {
+        Signer(self.shared.clone())
+    }
+
     /// What has been asked so far, below this path.
     pub fn asked(&self, prefix: &str) -> Vec<Request> {
         let requests = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,9 +164,13 @@ impl Remote {
 
     /// A signed request; a body is JSON.
     pub async fn request(&self, to: &Ours, method: &str, path: &str, body: Option<&Value>) -> Reply {
-        let credentials = Credentials::of(self, to);
-        let header = credentials.header(method, path, body);
+        let header = self.header(to, method, path, body);
         submit(to.client(), method, path, &header, body.map(Value::to_string)).await
+    }
+
+    /// The `Authorization` header of a request.
+    pub fn header(&self, to: &Ours, method: &str, path: &str, body: Option<&Value>) -> String {
+        Credentials::of(self, to).header(method, path, body)
     }
 
     pub async fn get(&self, to: &Ours, path: &str) -> Reply {
@@ -185,6 +194,17 @@ impl Remote {
 
     pub fn transaction(&self, pdus: &[Value], edus: &[Value]) -> Value {
         json!({ "origin": self.name(), "origin_server_ts": now(), "pdus": pdus, "edus": edus })
+    }
+}
+
+/// The name and key of a peer.
+#[derive(Clone)]
+pub struct Signer(Arc<Shared>);
+
+impl Signer {
+    /// An event of another server with this peer's signature beside the others.
+    pub fn countersign(&self, event: &Value) -> Value {
+        room::countersign(&self.0.name, &self.0.key, event)
     }
 }
 

@@ -26,8 +26,13 @@ fn object(event: &Value) -> CanonicalJsonObject {
 
 /// Hashes and signs an event as this peer.
 pub fn sign(remote: &Remote, event: &Value) -> Value {
+    countersign(remote.name(), remote.key(), event)
+}
+
+/// An event with one more signature.
+pub fn countersign(server: &str, key: &super::Key, event: &Value) -> Value {
     let mut object = object(event);
-    let signed = hash_and_sign_event(remote.name(), &remote.key().0, &mut object, &rules().redaction);
+    let signed = hash_and_sign_event(server, &key.0, &mut object, &rules().redaction);
     signed.expect("the event is complete");
     serde_json::to_value(object).expect("canonical JSON is JSON")
 }
