@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ruma::{OwnedEventId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
+use ruma::{OwnedEventId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::membership::{self, Change};
+use super::spaces;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
@@ -49,19 +50,21 @@ pub async fn blocks_invites(env: &Env, user: &UserId) -> Outcome<bool> {
     Ok(config.and_then(|config| config.default_action).as_deref() == Some("block"))
 }
 
-/// Refuses a guest's join where guests may not join (client-server API, "Guest access").
+/// Refuses a guest's join where guests may not join (client-server API, "Guest access"). Of a room that this server is not
+/// in, the servers to go through tell; once the guest is in, the room's state decides ([`remove_guests`]).
 ///
 /// # Errors
 /// `M_GUEST_ACCESS_FORBIDDEN`; `M_NOT_FOUND` for unknown aliases.
-pub async fn guest_join(hub: &Hub, target: &RoomOrAliasId) -> Outcome<()> {
-    let forbidden = || DomainError::guest_forbidden("guests may not join this room");
-    let room_id = match <&RoomAliasId>::try_from(target) {
-        Ok(alias) => membership::resolve_alias(hub, alias).await?,
-        Err(_) => RoomId::parse(target.as_str()).map_err(|_| forbidden())?,
+pub async fn guest_join(hub: &Hub, guest: &UserId, target: &RoomOrAliasId, via: &[OwnedServerName]) -> Outcome<()> {
+    let way = membership::way_in(hub, guest, target, via).await?;
+    let welcome = match &way.here {
+        Some(room) => guests_welcome(room),
+        None => spaces::guests_welcome(hub, &way.room_id, &way.servers).await,
     };
-    match hub.rooms().view(&room_id).await? {
-        Some(room) if guests_welcome(&room) => Ok(()),
-        _ => Err(forbidden()),
+    if welcome {
+        Ok(())
+    } else {
+        Err(DomainError::guest_forbidden("guests may not join this room"))
     }
 }
 

@@ -18,7 +18,7 @@ use ruma::{OwnedRoomId, RoomId, ServerName};
 use tokio::sync::{Notify, Semaphore};
 
 pub use self::gap::past;
-pub use self::place::{End, Item};
+pub use self::place::{End, Item, with_gap};
 pub use self::verify::verify;
 use crate::error::Outcome;
 use crate::hub::Hub;
@@ -158,6 +158,7 @@ pub async fn fetch_and_ingest(
         pdu,
         origin: origin.to_owned(),
         staged: None,
+        relay: false,
     };
     let placed = place::place(hub, room_id, pdus.into_iter().map(item).collect(), Effort::FULL).await?;
     Ok(placed.into_iter().map(|(item, end)| (item.pdu, end)).collect())

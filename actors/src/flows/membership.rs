@@ -211,6 +211,31 @@ impl Goal {
     }
 }
 
+/// A room that somebody wants to enter.
+pub(super) struct WayIn {
+    /// Its id.
+    pub room_id: OwnedRoomId,
+    /// The room, if this server has a say in it.
+    pub here: Option<Arc<RoomSnapshot>>,
+    /// Through whom, where it has none.
+    pub servers: Vec<OwnedServerName>,
+}
+
+/// How the user would enter a room.
+pub(super) async fn way_in(
+    hub: &Hub,
+    user: &UserId,
+    target: &RoomOrAliasId,
+    via: &[OwnedServerName],
+) -> Outcome<WayIn> {
+    let goal = Goal::of(hub, target, via).await?;
+    Ok(WayIn {
+        here: goal.here(hub).await?,
+        servers: goal.servers(hub, user).await?,
+        room_id: goal.room_id,
+    })
+}
+
 /// The room of an alias.
 ///
 /// # Errors

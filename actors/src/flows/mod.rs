@@ -27,7 +27,7 @@ use std::collections::HashMap;
 use ruma::{OwnedUserId, UserId};
 
 use crate::env::Env;
-use crate::error::{DomainError, Outcome};
+use crate::error::Outcome;
 use crate::room::membership::Profile;
 
 /// What member events of these local users show. Users without a profile are left out.
@@ -46,12 +46,6 @@ pub async fn profiles(env: &Env, users: &[OwnedUserId]) -> Outcome<HashMap<Owned
         }
     }
     Ok(profiles)
-}
-
-/// The refusal of what would need another server.
-#[must_use]
-pub fn not_federated(what: &str) -> DomainError {
-    DomainError::unknown(format!("{what}: federation is not served yet"))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::room::event::StoredEvent;
 use crate::room::membership::allowing_rooms;
 use crate::room::snapshot::RoomSnapshot;
 use crate::room::summary::Summary;
+pub(super) use remote::guests_welcome;
 
 /// Rooms that one walk visits at most.
 const MAX_VISITED: usize = 2_000;

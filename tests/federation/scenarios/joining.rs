@@ -99,6 +99,24 @@ pub async fn leave_and_return(town: &Town) {
     converse(&room, &[&alice, &bob]).await;
 }
 
+pub async fn guests(town: &Town) {
+    let alice = town.local("alice").await;
+    let answer = town.there.client().post("register?kind=guest", json!({})).await.ok();
+    let guest = User::from_login(town.there.client(), &answer);
+    let via = [town.here.name()];
+    let closed = town.room(&alice, json!({ "preset": "public_chat" })).await;
+    join_via(&guest, &closed, &via)
+        .await
+        .refused(403, "M_GUEST_ACCESS_FORBIDDEN");
+    let access = json!({ "type": "m.room.guest_access", "state_key": "", "content": { "guest_access": "can_join" } });
+    let open = town
+        .room(&alice, json!({ "preset": "public_chat", "initial_state": [access] }))
+        .await;
+    join_via(&guest, &open, &via).await.ok();
+    meet(&open, &[&alice, &guest]).await;
+    converse(&open, &[&alice, &guest]).await;
+}
+
 /// A room that can be knocked on.
 async fn door(town: &Town, alice: &User) -> String {
     let rule = json!({ "type": "m.room.join_rules", "state_key": "", "content": { "join_rule": "knock" } });

@@ -47,6 +47,7 @@ macro_rules! every_scenario {
                 (knock_denied 7 ours)
                 (restricted 8 each)
                 (restricted_through_the_other 8 each)
+                (guests 1 ours)
             }
             invites {
                 (accepted 1 each)

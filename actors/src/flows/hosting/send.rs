@@ -4,19 +4,23 @@ use std::sync::Arc;
 
 use ruma::canonical_json::CanonicalJsonObject;
 use ruma::events::TimelineEventType;
-use ruma::{EventId, OwnedUserId, RoomId, ServerName};
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Step, proof, restricted};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
+use crate::flows::ingest::{self, Effort, End, Item};
 use crate::hub::Hub;
 use crate::room::commands::{Incoming, Ingest, Verdict};
 use crate::room::event::{Pdu, Status, StoredEvent};
 use crate::room::export::access;
 use crate::room::parse;
 use crate::room::snapshot::RoomSnapshot;
+
+/// How far to go for what such an event follows: somebody waits.
+const EFFORT: Effort = Effort { rounds: 3, servers: 3 };
 
 /// A member event that a server sends.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +66,7 @@ pub async fn send(hub: &Hub, sent: &Sent<'_>) -> Outcome<Accepted> {
         sign(env, &before, &mut object)?;
     }
     let pdu = proof::proven(env, &before.rules, &object).await?;
-    let event = ingest(hub, &before, &pdu).await?;
+    let event = ingest(hub, &before, &pdu, sent.origin).await?;
     Ok(Accepted { before, event })
 }
 
@@ -114,7 +118,7 @@ fn sign(env: &Env, room: &RoomSnapshot, object: &mut CanonicalJsonObject) -> Out
         .map_err(|e| DomainError::invalid_param(format!("the event cannot be signed: {e}")))
 }
 
-async fn ingest(hub: &Hub, room: &RoomSnapshot, pdu: &Pdu) -> Outcome<Arc<StoredEvent>> {
+async fn ingest(hub: &Hub, room: &RoomSnapshot, pdu: &Pdu, from: &ServerName) -> Outcome<Arc<StoredEvent>> {
     let incoming = Incoming {
         relay: true,
         ..Incoming::of(pdu)
@@ -123,7 +127,10 @@ async fn ingest(hub: &Hub, room: &RoomSnapshot, pdu: &Pdu) -> Outcome<Arc<Stored
         pdus: vec![incoming],
         outliers: Vec::new(),
     };
-    let verdict = hub.rooms().ingest(&room.room_id, command).await?.pop();
+    let mut verdict = hub.rooms().ingest(&room.room_id, command).await?.pop();
+    if let Some(Verdict::Missing(missing)) = verdict {
+        verdict = Some(with_parents(hub, room, pdu, from, missing).await?);
+    }
     match verdict {
         Some(Verdict::Accepted | Verdict::Duplicate) => {}
         Some(Verdict::Rejected(reason)) => return Err(DomainError::forbidden(reason)),
@@ -139,6 +146,28 @@ async fn ingest(hub: &Hub, room: &RoomSnapshot, pdu: &Pdu) -> Outcome<Arc<Stored
     event
         .filter(|event| event.status == Status::Accepted)
         .ok_or_else(outdated)
+}
+
+/// Takes the event in with what it follows: the server may have a newer template, made by another server.
+async fn with_parents(
+    hub: &Hub,
+    room: &RoomSnapshot,
+    pdu: &Pdu,
+    from: &ServerName,
+    missing: Vec<OwnedEventId>,
+) -> Outcome<Verdict> {
+    let item = Item {
+        pdu: pdu.clone(),
+        origin: from.to_owned(),
+        staged: None,
+        relay: true,
+    };
+    let (end, _) = ingest::with_gap(hub, &room.room_id, &item, missing, EFFORT).await?;
+    match end {
+        End::Settled(verdict) => Ok(verdict),
+        End::Open { missing, .. } => Ok(Verdict::Missing(missing)),
+        End::Hopeless(reason) => Ok(Verdict::Rejected(reason)),
+    }
 }
 
 fn outdated() -> DomainError {

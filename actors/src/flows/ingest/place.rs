@@ -29,12 +29,15 @@ pub struct Item {
     pub origin: OwnedServerName,
     /// Its row in staging.
     pub staged: Option<i64>,
+    /// Whether this server lets it in and passes it on.
+    pub relay: bool,
 }
 
 impl Item {
     fn incoming(&self) -> Incoming {
         Incoming {
             staged: self.staged,
+            relay: self.relay,
             ..Incoming::of(&self.pdu)
         }
     }
@@ -164,8 +167,11 @@ fn end_of_error(error: DomainError) -> Outcome<End> {
 }
 
 /// Fetches what the event needs and brings all of it in. Also whether that took too long.
-pub(super) async fn with_gap(
-    hub: &Arc<Hub>,
+///
+/// # Errors
+/// As [`place`].
+pub async fn with_gap(
+    hub: &Hub,
     room_id: &RoomId,
     item: &Item,
     missing: Vec<OwnedEventId>,
@@ -198,6 +204,7 @@ async fn hand_over(hub: &Hub, room_id: &RoomId, filled: Ingest, item: &Item) -> 
     );
     if let Some(last) = pdus.last_mut() {
         last.staged = item.staged;
+        last.relay = item.relay;
     }
     for chunk in outliers.chunks(OUTLIERS_AT_ONCE) {
         let ingest = Ingest {

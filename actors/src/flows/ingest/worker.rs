@@ -371,6 +371,7 @@ fn item_of(row: &inbound_pdu::Model, room: &RoomSnapshot) -> Option<Item> {
         pdu: parse::parse_pdu(&row.json, &room.rules, Some(event_id)).ok()?,
         origin: OwnedServerName::try_from(row.origin.as_str()).ok()?,
         staged: Some(row.nid),
+        relay: false,
     })
 }
 

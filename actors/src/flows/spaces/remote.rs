@@ -55,6 +55,20 @@ pub(super) async fn node(
     }
 }
 
+/// Whether the first server that tells of the room says that guests may join it.
+pub(in crate::flows) async fn guests_welcome(hub: &Hub, room_id: &RoomId, via: &[OwnedServerName]) -> bool {
+    for server in via.iter().take(SERVERS) {
+        let request = get_hierarchy::v1::Request::new(room_id.to_owned());
+        let answer = timeout(PATIENCE, hub.peers().call(server, request, Pace::Now)).await;
+        if let Ok(Ok(answer)) = answer
+            && answer.room.summary.room_id == *room_id
+        {
+            return answer.room.summary.guest_can_join;
+        }
+    }
+    false
+}
+
 async fn ask(hub: &Hub, told: &mut Told, room_id: &RoomId, via: &[OwnedServerName]) -> Option<Node> {
     let own = &hub.env().server_name;
     for server in via.iter().filter(|server| *server != own).take(SERVERS) {

@@ -51,12 +51,16 @@ pub(super) fn routes(table: &mut Table) {
 
 async fn join(ctx: Ctx, request: join_room_by_id_or_alias::v3::Request) -> Outcome<Reply> {
     let identity = active(&ctx)?;
+    let (user, room) = (&identity.user_id, &request.room_id_or_alias);
     if identity.is_guest {
-        guard::guest_join(&ctx.hub, &request.room_id_or_alias).await?;
+        guard::guest_join(&ctx.hub, user, room, &request.via).await?;
     }
     let reason = request.reason.as_deref();
-    let room = &request.room_id_or_alias;
-    let room_id = membership::join(&ctx.hub, &identity.user_id, room, &request.via, reason).await?;
+    let room_id = membership::join(&ctx.hub, user, room, &request.via, reason).await?;
+    if identity.is_guest {
+        // Another server may have said what is not so.
+        guard::remove_guests(&ctx.hub, &room_id).await?;
+    }
     Reply::json(&json!({ "room_id": room_id }))
 }
 
