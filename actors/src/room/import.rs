@@ -15,13 +15,12 @@ use entities::ids::{EventNid, RoomNid};
 use entities::room;
 use ruma::{OwnedEventId, RoomVersionId};
 
-use super::cache::RoomCache;
 use super::commands::{Import, Imported};
 use super::event::{Status, StoredEvent};
+use super::library::{Library, Numbers};
 use super::snapshot::{RoomSnapshot, StateEntry, StateKey};
 use super::{plan, rules};
 use crate::cpu::Class;
-use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use check::{Checked, Given};
 
@@ -60,7 +59,11 @@ fn bad_state(reason: impl Into<String>) -> DomainError {
 }
 
 /// Takes a room over. `standing`: the room as it is; empty if there is none.
-pub(super) async fn import(env: &Arc<Env>, standing: &Arc<RoomSnapshot>, import: Import) -> Result<Made, Failed> {
+pub(super) async fn import(
+    library: &impl Library,
+    standing: &Arc<RoomSnapshot>,
+    import: Import,
+) -> Result<Made, Failed> {
     let version = RoomVersionId::try_from(import.version.as_str());
     let known = rules::rules_of(&import.version).zip(version.ok());
     let unknown = || DomainError::unsupported_room_version(format!("room version {}", import.version));
@@ -71,46 +74,46 @@ pub(super) async fn import(env: &Arc<Env>, standing: &Arc<RoomSnapshot>, import:
     if !standing.extremities.is_empty() && standing.version != version {
         return Err(bad_state("the room is of another version").into());
     }
-    let row = env.store.room_by_id(standing.room_id.as_str()).await?;
+    let row = library.room_row(&standing.room_id).await?;
     let wanted = import.events.iter().chain([&import.join]).map(|event| &event.event_id);
     let wanted: HashSet<&OwnedEventId> = wanted.chain(&import.state).collect();
-    let (stored, elsewhere) = stored(env, row.as_ref().map(|row| row.nid), wanted).await?;
+    let (stored, elsewhere) = stored(library, row.as_ref().map(|row| row.nid), wanted).await?;
     let partial = import.partial;
     let given = Given {
         room_id: standing.room_id.clone(),
         version: version.clone(),
         rules: rules.clone(),
-        server: env.server_name.clone(),
+        server: library.server().clone(),
         state: import.state,
         events: import.events,
         join: import.join,
         stored,
         elsewhere,
     };
-    let checked = env.cpu.run(Class::StateRes, move || check::check(given)).await??;
+    let checked = library.compute(Class::StateRes, move || check::check(given)).await??;
     let nid = match &row {
         Some(row) => row.nid,
-        None => env.ids.take(1).await?,
+        None => library.take_nids(1).await?,
     };
     let row = room::Model {
         nid,
         room_id: standing.room_id.to_string(),
         version: import.version,
         creator: checked.creator(),
-        created_ts: row.map_or_else(|| env.clock.now_ms(), |row| row.created_ts),
+        created_ts: row.map_or_else(|| library.now_ms(), |row| row.created_ts),
     };
     let is_new = standing.extremities.is_empty();
     let mut room = (**standing).clone();
     if is_new {
         room = plan::empty_room(RoomNid(nid), standing.room_id.clone(), version, rules);
-        env.store.begin_import(&row).await?;
+        library.begin_import(&row).await?;
     }
-    let (room, numbered) = number(env, room, checked).await?;
-    write::outliers(env, &numbered).await?;
+    let (room, numbered) = number(library, room, checked).await?;
+    write::outliers(library, &numbered).await?;
     if is_new {
-        write::state(env, &room).await?;
+        write::state(library, &room).await?;
     }
-    write::publish(env, standing, room, numbered, partial).await
+    write::publish(library, standing, room, numbered, partial).await
 }
 
 /// The answer to an import that was made before; an error if local users are in the room by another way.
@@ -135,14 +138,14 @@ type Stored = HashMap<OwnedEventId, Arc<StoredEvent>>;
 
 /// Those events that are stored already, and the ids of those that other rooms have.
 async fn stored(
-    env: &Env,
+    library: &impl Library,
     room: Option<i64>,
     wanted: HashSet<&OwnedEventId>,
 ) -> Outcome<(Stored, HashSet<OwnedEventId>)> {
     let wanted: Vec<&str> = wanted.into_iter().map(|id| id.as_str()).collect();
     let (mut here, mut elsewhere) = (Vec::new(), HashSet::new());
     for ids in wanted.chunks(IDS_AT_ONCE) {
-        for row in env.store.stored_events(ids).await? {
+        for row in library.stored(ids).await? {
             if Some(row.room_nid) == room {
                 here.push(EventNid(row.nid));
             } else {
@@ -152,7 +155,7 @@ async fn stored(
     }
     let mut stored = Stored::with_capacity(here.len());
     for nids in here.chunks(IDS_AT_ONCE) {
-        let events = env.rooms.events(nids).await?;
+        let events = library.events(nids).await?;
         stored.extend(events.into_values().map(|event| (event.pdu.event_id.clone(), event)));
     }
     Ok((stored, elsewhere))
@@ -170,9 +173,9 @@ struct Numbered {
 }
 
 /// Gives everything that is new a number, auth events before what they authorize, and the room its state.
-async fn number(env: &Env, mut room: RoomSnapshot, checked: Checked) -> Outcome<(RoomSnapshot, Numbered)> {
+async fn number(library: &impl Library, mut room: RoomSnapshot, checked: Checked) -> Outcome<(RoomSnapshot, Numbered)> {
     let count = checked.new.len();
-    let first = env.ids.take(count + write::NIDS).await?;
+    let first = library.take_nids(count + write::NIDS).await?;
     let outlier = |(pdu, nid): (&Arc<super::event::Pdu>, i64)| {
         Arc::new(StoredEvent {
             nid: EventNid(nid),
@@ -195,7 +198,7 @@ async fn number(env: &Env, mut room: RoomSnapshot, checked: Checked) -> Outcome<
         outliers.iter().map(|event| (&event.pdu.event_id, event)).collect();
     let mut keys: Vec<StateKey> = checked.state.keys().cloned().collect();
     keys.extend(checked.join.key());
-    let numbers = intern(&env.rooms, &keys).await?;
+    let numbers = intern(library, &keys).await?;
     let mut state = imbl::OrdMap::new();
     for (key, id) in &checked.state {
         let event = new.get(id).copied().or_else(|| checked.stored.get(id));
@@ -221,12 +224,10 @@ async fn number(env: &Env, mut room: RoomSnapshot, checked: Checked) -> Outcome<
     Ok((room, numbered))
 }
 
-type Numbers = HashMap<StateKey, (entities::ids::StateKeyNid, bool)>;
-
-async fn intern(rooms: &RoomCache, keys: &[StateKey]) -> Outcome<Numbers> {
+async fn intern(library: &impl Library, keys: &[StateKey]) -> Outcome<Numbers> {
     let mut numbers = Numbers::with_capacity(keys.len());
     for keys in keys.chunks(IDS_AT_ONCE) {
-        numbers.extend(rooms.keys().intern(keys).await?);
+        numbers.extend(library.intern(keys).await?);
     }
     Ok(numbers)
 }

@@ -11,6 +11,7 @@ use super::super::event::Pdu;
 use super::super::receive::{Received, receive};
 use super::super::snapshot::Gap;
 use super::*;
+use crate::env::Env;
 
 fn empty(room: &Elsewhere) -> Arc<RoomSnapshot> {
     let version = RoomVersionId::try_from(room.version.as_str()).expect("a version");

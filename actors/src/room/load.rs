@@ -9,7 +9,7 @@ use std::sync::Arc;
 use entities::ids::{EventNid, StateGroupId, StreamPos};
 use entities::room_head;
 use entities::store::history::Ends;
-use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName};
 
 use super::cache::{RoomCache, RoomName, StateMap};
 use super::event::StoredEvent;
@@ -41,7 +41,7 @@ pub(super) async fn load_room(cache: &RoomCache, room_id: &RoomId) -> Outcome<Op
         map,
         timeline: timeline.into_iter().rev().collect(),
     };
-    let mut room = parts.build(&by_nid(state), cache)?;
+    let mut room = parts.build(&by_nid(state), cache.server())?;
     set_ends(&mut room, &ends)?;
     Ok(Some(room))
 }
@@ -98,7 +98,7 @@ pub(super) async fn load_rooms(
             map,
             timeline,
         };
-        let mut room = parts.build(&state, cache)?;
+        let mut room = parts.build(&state, cache.server())?;
         set_ends(&mut room, &ends)?;
         rooms.insert(room.room_id.clone(), room);
     }
@@ -115,16 +115,20 @@ fn by_nid(events: Vec<Arc<StoredEvent>>) -> HashMap<EventNid, Arc<StoredEvent>> 
 }
 
 /// What a room is built from.
-struct Parts {
-    name: RoomName,
-    head: room_head::Model,
-    map: Arc<StateMap>,
+pub(super) struct Parts {
+    pub name: RoomName,
+    pub head: room_head::Model,
+    pub map: Arc<StateMap>,
     /// Oldest first, with one more than a snapshot carries where there are so many.
-    timeline: Vec<Arc<StoredEvent>>,
+    pub timeline: Vec<Arc<StoredEvent>>,
 }
 
 impl Parts {
-    fn build(self, state: &HashMap<EventNid, Arc<StoredEvent>>, cache: &RoomCache) -> Outcome<RoomSnapshot> {
+    pub(super) fn build(
+        self,
+        state: &HashMap<EventNid, Arc<StoredEvent>>,
+        server: &ServerName,
+    ) -> Outcome<RoomSnapshot> {
         let Self {
             name,
             head,
@@ -164,13 +168,13 @@ impl Parts {
             };
             room.state.insert(key, entry);
         }
-        members::recount(&mut room, cache.server());
+        members::recount(&mut room, server);
         Ok(room)
     }
 }
 
 /// Where the room's known history ends.
-fn set_ends(room: &mut RoomSnapshot, ends: &Ends) -> Outcome<()> {
+pub(super) fn set_ends(room: &mut RoomSnapshot, ends: &Ends) -> Outcome<()> {
     let nid = room.nid.0;
     for gap in ends.gaps.iter().filter(|gap| gap.room_nid == nid) {
         let broken = |e| DomainError::internal(format!("room {nid}: gap {}: {e}", gap.event_id));

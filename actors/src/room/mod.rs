@@ -17,6 +17,7 @@ mod heal;
 mod import;
 pub mod ingest;
 mod keys;
+mod library;
 mod load;
 mod members;
 pub mod membership;
@@ -34,6 +35,8 @@ pub mod summary;
 pub mod txns;
 pub mod typing;
 pub mod visibility;
+#[cfg(test)]
+mod world;
 
 #[cfg(test)]
 use ::rules::testing;

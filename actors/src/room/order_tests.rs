@@ -15,6 +15,7 @@ use super::super::rules::rules_of;
 use super::super::simulation::{History, history};
 use super::super::{import, plan};
 use super::*;
+use crate::env::Env;
 use crate::rng::Rng;
 
 /// The room as `x` has it once one of its users has joined. `before`: the state before the join.

@@ -11,6 +11,7 @@ use super::super::elsewhere::Elsewhere;
 use super::super::import::tests::ingest;
 use super::super::{import, plan};
 use super::*;
+use crate::env::Env;
 use crate::rng::Rng;
 
 async fn joined(env: &Arc<Env>, room: &mut Elsewhere) -> Arc<RoomSnapshot> {

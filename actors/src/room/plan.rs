@@ -33,6 +33,8 @@ pub use finish::Published;
 pub(in crate::room) use finish::replace;
 pub(in crate::room) use redaction::{forgetful, prune, unsigned as redacted_unsigned};
 pub use template::template;
+#[cfg(test)]
+pub(in crate::room) use template::unchecked;
 pub(in crate::room) use work::{head_row, replaced_unsigned};
 
 /// At most this many drafts are planned together.

@@ -23,10 +23,10 @@ use ruma::events::TimelineEventType;
 
 use super::commands::{Backfill, Incoming, Ingest, Verdict};
 use super::event::{Pdu, Status};
+use super::library::Library;
 use super::snapshot::{RoomSnapshot, StateKey};
-use super::{auth, commit, ingest, parse};
+use super::{auth, ingest, parse};
 use crate::cpu::Class;
-use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 pub(super) use arrive::{Arrival, Outside, arrive, outside};
 use work::Work;
@@ -43,15 +43,15 @@ pub(super) enum Received {
 }
 
 /// Takes events from elsewhere into the room.
-pub(super) async fn receive(env: &Arc<Env>, room: &Arc<RoomSnapshot>, ingest: Ingest) -> Received {
-    let mut receiver = Receiver::new(env, room);
+pub(super) async fn receive(library: &impl Library, room: &Arc<RoomSnapshot>, ingest: Ingest) -> Received {
+    let mut receiver = Receiver::new(library, room);
     let verdicts = receiver.all(ingest).await;
     receiver.settle(room, verdicts).await
 }
 
 /// Takes events from before those that are here.
-pub(super) async fn backfill(env: &Arc<Env>, room: &Arc<RoomSnapshot>, backfill: Backfill) -> Received {
-    let mut receiver = Receiver::new(env, room);
+pub(super) async fn backfill(library: &impl Library, room: &Arc<RoomSnapshot>, backfill: Backfill) -> Received {
+    let mut receiver = Receiver::new(library, room);
     let verdicts = receiver.history(backfill).await;
     receiver.settle(room, verdicts).await
 }
@@ -73,17 +73,17 @@ struct Item {
 type Parsed = Result<Item, String>;
 
 /// A command being worked on.
-struct Receiver<'a> {
-    env: &'a Arc<Env>,
+struct Receiver<'a, L> {
+    library: &'a L,
     /// Away only while another thread works on it.
     work: Option<Box<Work>>,
 }
 
-impl<'a> Receiver<'a> {
-    fn new(env: &'a Arc<Env>, room: &Arc<RoomSnapshot>) -> Self {
+impl<'a, L: Library> Receiver<'a, L> {
+    fn new(library: &'a L, room: &Arc<RoomSnapshot>) -> Self {
         Self {
-            env,
-            work: Some(Box::new(Work::new(room, env.server_name.clone()))),
+            library,
+            work: Some(Box::new(Work::new(room, library.server().clone()))),
         }
     }
 
@@ -99,9 +99,8 @@ impl<'a> Receiver<'a> {
     ) -> Outcome<T> {
         let mut work = self.work.take().expect("a job that failed ended the command");
         let (work, result) = self
-            .env
-            .cpu
-            .run(class, move || {
+            .library
+            .compute(class, move || {
                 let result = job(&mut work);
                 (work, result)
             })
@@ -123,14 +122,10 @@ impl<'a> Receiver<'a> {
         if plan.rows.is_empty() {
             return Received::Settled(room.clone(), Ok(verdicts));
         }
-        // Rows that nobody sees take a position of their own: the journal moves on with every submission.
-        let positions = i64::from(plan.positions).max(1);
-        let rest = entities::store::rows::Rows::default();
-        match commit::commit(self.env, plan, rest, Vec::new(), positions).await {
+        match self.library.commit(plan).await {
             Ok((_, newer)) => {
                 if let Some(reset) = reset {
-                    tracing::info!(room_id = %room.room_id, event_id = %reset.event_id, keys = reset.keys, "state reset");
-                    self.env.rooms.note_reset(room.nid, reset);
+                    self.library.note_reset(room, reset);
                 }
                 Received::Settled(newer.unwrap_or_else(|| room.clone()), Ok(verdicts))
             }

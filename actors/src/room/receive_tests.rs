@@ -5,6 +5,7 @@ use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::env::Env;
 use crate::room::commands::{Append, Draft};
 use crate::room::commit::tests::{check_stored, env, made, raw, user};
 use crate::room::commit::{End, Item, run};

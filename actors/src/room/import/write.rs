@@ -10,10 +10,9 @@ use ruma::{OwnedUserId, UserId};
 
 use super::{Failed, Made, Numbered};
 use crate::cpu::Class;
-use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::room::commands::{Imported, PartialState};
-use crate::room::commit;
+use crate::room::library::Library;
 use crate::room::members;
 use crate::room::receive::{self, Arrival};
 use crate::room::snapshot::{RoomSnapshot, StateKey};
@@ -25,7 +24,7 @@ const ROWS_AT_ONCE: usize = 500;
 pub(super) const NIDS: usize = 4;
 
 /// The events and the state keys.
-pub(super) async fn outliers(env: &Arc<Env>, numbered: &Numbered) -> Outcome<()> {
+pub(super) async fn outliers(library: &impl Library, numbered: &Numbered) -> Outcome<()> {
     let keys: Vec<StateKey> = numbered.keys.iter().map(|(key, _)| key.clone()).collect();
     for chunk in numbered.keys.chunks(ROWS_AT_ONCE) {
         let row = |(key, nid): &(StateKey, i64)| state_key::Model {
@@ -37,23 +36,23 @@ pub(super) async fn outliers(env: &Arc<Env>, numbered: &Numbered) -> Outcome<()>
             state_keys: chunk.iter().map(row).collect(),
             ..Rows::default()
         };
-        env.store.import(&rows).await?;
+        library.import(rows).await?;
     }
-    env.rooms.keys().confirm(&keys);
+    library.confirm(&keys);
     for chunk in numbered.outliers.chunks(ROWS_AT_ONCE) {
         let chunk = chunk.to_vec();
         let job = move || Rows {
             events: chunk.iter().map(|event| event.to_row()).collect(),
             ..Rows::default()
         };
-        let rows = env.cpu.run(Class::Plan, job).await?;
-        env.store.import(&rows).await?;
+        let rows = library.compute(Class::Plan, job).await?;
+        library.import(rows).await?;
     }
     Ok(())
 }
 
 /// The state of a room without a head, but for the memberships of local users, which they would see.
-pub(super) async fn state(env: &Arc<Env>, room: &RoomSnapshot) -> Outcome<()> {
+pub(super) async fn state(library: &impl Library, room: &RoomSnapshot) -> Outcome<()> {
     let entries: Vec<_> = room.state.iter().collect();
     for chunk in entries.chunks(ROWS_AT_ONCE) {
         let mut rows = Rows::default();
@@ -64,11 +63,11 @@ pub(super) async fn state(env: &Arc<Env>, room: &RoomSnapshot) -> Outcome<()> {
                 state_key: key.1.to_string(),
                 event_nid: entry.event.nid.0,
             });
-            if let Some(user) = member(key).filter(|user| !env.is_local(user)) {
+            if let Some(user) = member(key).filter(|user| !library.is_local(user)) {
                 rows.memberships.push(membership_row(room, &user, 0));
             }
         }
-        env.store.import(&rows).await?;
+        library.import(rows).await?;
     }
     Ok(())
 }
@@ -95,7 +94,7 @@ fn membership_row(room: &RoomSnapshot, user: &UserId, pos: i64) -> membership::M
 
 /// Makes the room. `room` has the state before the join.
 pub(super) async fn publish(
-    env: &Arc<Env>,
+    library: &impl Library,
     standing: &Arc<RoomSnapshot>,
     mut room: RoomSnapshot,
     numbered: Numbered,
@@ -110,22 +109,22 @@ pub(super) async fn publish(
         let map = FullMap::from_entries(entries.values().map(|entry| (entry.key_nid, entry.event.nid)));
         NewGroup::full(&map)
     };
-    let full = env.cpu.run(Class::Plan, full).await?;
+    let full = library.compute(Class::Plan, full).await?;
     let full = full.map_err(|e| DomainError::internal(format!("state group: {e}")))?;
     (room.state_group, room.state_chain) = (group, full.chain);
     room.extremities = Arc::from([]);
-    members::recount(&mut room, &env.server_name);
+    members::recount(&mut room, library.server());
     let join = checked.join;
-    let mut rows = changes(env, standing, &room, &join.sender).await?;
+    let mut rows = changes(library, standing, &room, &join.sender).await?;
     rows.state_groups.push(full.to_row(group, room.nid));
     rows.partial_rooms.extend(partial.map(|partial| partial_room::Model {
         room_nid: room.nid.0,
         event_id: join.event_id.to_string(),
         via: partial.via.to_string(),
         servers: serde_json::json!(partial.servers).to_string(),
-        started_ts: env.clock.now_ms(),
+        started_ts: library.now_ms(),
     }));
-    let mut known = env.rooms.events_by_id(&join.prev_events).await?;
+    let mut known = library.events_by_id(&join.prev_events).await?;
     known.extend(
         checked
             .stored
@@ -133,16 +132,15 @@ pub(super) async fn publish(
             .map(|event| (join.event_id.clone(), event.clone())),
     );
     let arrival = Arrival {
-        keys: super::intern(&env.rooms, &join.key().into_iter().collect::<Vec<_>>()).await?,
+        keys: super::intern(library, &join.key().into_iter().collect::<Vec<_>>()).await?,
         known: known.into_values().filter(|event| event.room_nid == room.nid).collect(),
         join,
         nids,
         rejoined,
         rows,
     };
-    let plan = receive::arrive(&room, env.server_name.clone(), arrival)?;
-    let positions = i64::from(plan.positions);
-    match commit::commit(env, plan, Rows::default(), Vec::new(), positions).await {
+    let plan = receive::arrive(&room, library.server().clone(), arrival)?;
+    match library.commit(plan).await {
         Ok((_, Some(room))) => {
             let pos = room.pos.0;
             let imported = Imported { pos, state, left_out };
@@ -158,20 +156,30 @@ pub(super) async fn publish(
 
 /// What changes with the room's new state and was not written before: everything where the room had another state, else the
 /// memberships of local users. The join itself comes on top.
-async fn changes(env: &Arc<Env>, standing: &RoomSnapshot, room: &RoomSnapshot, joiner: &UserId) -> Outcome<Rows> {
+async fn changes(
+    library: &impl Library,
+    standing: &RoomSnapshot,
+    room: &RoomSnapshot,
+    joiner: &UserId,
+) -> Outcome<Rows> {
     let mut rows = Rows::default();
     rows.stripped_states_removed.push((room.nid.0, joiner.to_string()));
     let mut users: HashMap<OwnedUserId, Option<membership::Model>> = HashMap::new();
     if standing.extremities.is_empty() {
-        for row in env.store.memberships_of_room(room.nid.0).await? {
+        for row in library.memberships(room.nid).await? {
             let user = UserId::parse(row.user_id.as_str());
             users.extend(
                 user.ok()
-                    .filter(|user| env.is_local(user))
+                    .filter(|user| library.is_local(user))
                     .map(|user| (user, Some(row))),
             );
         }
-        for user in room.state.keys().filter_map(member).filter(|user| env.is_local(user)) {
+        for user in room
+            .state
+            .keys()
+            .filter_map(member)
+            .filter(|user| library.is_local(user))
+        {
             users.entry(user).or_default();
         }
     } else {
@@ -210,7 +218,7 @@ async fn changes(env: &Arc<Env>, standing: &RoomSnapshot, room: &RoomSnapshot, j
         if before.as_ref().is_some_and(same) {
             continue;
         }
-        if env.is_local(&user) {
+        if library.is_local(&user) {
             rows.stripped_states_removed.push((room.nid.0, user.to_string()));
         }
         rows.memberships.push(row);

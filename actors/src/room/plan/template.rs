@@ -28,3 +28,23 @@ pub fn template(room: &RoomSnapshot, draft: &Draft, input: &Input<'_>) -> Outcom
     auth::check_auth(&pdu, &room.rules, state).map_err(DomainError::forbidden)?;
     Ok(object)
 }
+
+/// An event that nobody has authorized, for tests: what a server without honour sends.
+///
+/// # Errors
+/// When there is no such event.
+#[cfg(test)]
+pub(in crate::room) fn unchecked(
+    room: &RoomSnapshot,
+    draft: &Draft,
+    input: &Input<'_>,
+) -> Outcome<crate::room::event::Pdu> {
+    let redacts = super::redaction::target(draft);
+    let content = Content::of(draft, redacts.as_deref(), &room.rules)?;
+    let lookup = |id: &EventId| {
+        let id = id.to_owned();
+        find(room, &id).or_else(|| input.prefetched.events.get(&id)).cloned()
+    };
+    let object = build::unsealed(room, draft, content, redacts.as_deref(), input.now, lookup)?;
+    build::seal(object, &room.rules, input.origin)
+}

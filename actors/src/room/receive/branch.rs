@@ -12,13 +12,14 @@ use crate::room::cache::Reset;
 use crate::room::commands::Verdict;
 use crate::room::event::{Pdu, Status, StoredEvent};
 use crate::room::ingest::{self, Judged, Scene};
+use crate::room::library::Library;
 use crate::room::resolve::{ResolveError, StateIds, differing, resolve_state, state_key};
 use crate::room::snapshot::StateKey;
 
 /// Hidden events that are followed backwards from one event.
 const MAX_HIDDEN: usize = 200;
 
-impl Receiver<'_> {
+impl<L: Library> Receiver<'_, L> {
     /// Places one event, whatever it stands beside.
     pub(super) async fn branch(&mut self, item: &Item) -> Outcome<Verdict> {
         let given = match &item.state_before {
@@ -177,7 +178,7 @@ impl Receiver<'_> {
 
     /// Moves the room's current state. Answers the local users whose membership changed.
     async fn set_current(&mut self, current: &StateIds, event: &Arc<StoredEvent>) -> Outcome<Vec<ruma::OwnedUserId>> {
-        let (old, now) = (self.work().current(), self.env.clock.now_ms());
+        let (old, now) = (self.work().current(), self.library.now_ms());
         let keys: Vec<StateKey> = differing(&old, current).cloned().collect();
         if keys.is_empty() {
             return Ok(Vec::new());

@@ -10,6 +10,7 @@ use super::work::{Held, Known, Work};
 use crate::error::{DomainError, Outcome};
 use crate::room::event::Status;
 use crate::room::ingest;
+use crate::room::library::Library;
 use crate::room::resolve::{StateIds, differing};
 use crate::room::snapshot::StateKey;
 use crate::room::state_group::{Chain, Change, ContentHash, FullMap, NewGroup};
@@ -17,7 +18,7 @@ use crate::room::state_group::{Chain, Change, ContentHash, FullMap, NewGroup};
 /// Groups at hand that a new one may be a step away from.
 const NEIGHBOURS: usize = 8;
 
-impl Receiver<'_> {
+impl<L: Library> Receiver<'_, L> {
     /// Reads the state after a stored event.
     pub(super) async fn read_after(&mut self, id: &OwnedEventId) -> Outcome<()> {
         let work = self.work();
@@ -48,7 +49,7 @@ impl Receiver<'_> {
         if let Some(state) = self.work().group_content(group) {
             return Ok(state);
         }
-        let map = self.env.rooms.state_map(group).await?;
+        let map = self.library.state_map(group).await?;
         let work = self.work();
         let here = FullMap::from_entries(work.room.state.values().map(|e| (e.key_nid, e.event.nid)));
         let changes = here.changes_to(&map.0);
@@ -65,7 +66,7 @@ impl Receiver<'_> {
             }
         }
         let new: Vec<EventNid> = changes.iter().filter_map(|change| change.new).collect();
-        let events = self.env.rooms.events(&new).await?;
+        let events = self.library.events(&new).await?;
         let work = self.work();
         for change in &changes {
             let event = change.new.and_then(|nid| events.get(&nid));
@@ -156,8 +157,8 @@ impl Receiver<'_> {
         if let Some(group) = self.work().out.groups.get(&hash) {
             return Ok(Some(*group));
         }
-        let room = self.work().room.nid.0;
-        let rows = self.env.store.state_group_by_hash(room, &hash.bytes()).await?;
+        let room = self.work().room.nid;
+        let rows = self.library.groups_by_hash(room, hash).await?;
         if rows.is_empty() {
             return Ok(None);
         }
@@ -166,7 +167,7 @@ impl Receiver<'_> {
         let map = self.work().full_map(state)?;
         for row in rows {
             let group = StateGroupId(row.id);
-            let stored = self.env.rooms.state_map(group).await?;
+            let stored = self.library.state_map(group).await?;
             if stored.0 == map {
                 self.work().remember(group, stored.1, state);
                 return Ok(Some((group, stored.1)));
@@ -191,7 +192,7 @@ impl Receiver<'_> {
         let keys: Vec<StateKey> = keys.cloned().collect();
         self.look_up(events).await?;
         if !keys.is_empty() {
-            let numbers = self.env.rooms.keys().intern(&keys).await?;
+            let numbers = self.library.intern(&keys).await?;
             self.work().keys.extend(numbers);
         }
         Ok(())

@@ -14,6 +14,7 @@ use crate::error::Outcome;
 use crate::room::commands::{Backfill, Verdict};
 use crate::room::event::{Pdu, Status, StoredEvent};
 use crate::room::ingest;
+use crate::room::library::Library;
 use crate::room::plan::{replace, replaced_unsigned};
 use crate::room::resolve::{StateIds, state_key};
 use crate::room::snapshot::TIMELINE_TAIL;
@@ -26,7 +27,7 @@ struct Place {
     hole: Option<i64>,
 }
 
-impl Receiver<'_> {
+impl<L: Library> Receiver<'_, L> {
     pub(super) async fn history(&mut self, backfill: Backfill) -> Outcome<Vec<Verdict>> {
         let staged: Vec<Option<i64>> = backfill.events.iter().map(|incoming| incoming.staged).collect();
         let (items, outliers) = self.parse(backfill.events, backfill.outliers).await?;
@@ -82,7 +83,7 @@ impl Receiver<'_> {
             let highest = match taken {
                 Some(lowest) => lowest + wide - 1,
                 // Below everything: positions fall with age.
-                None => -self.env.history.take(count).await?,
+                None => -self.library.take_history(count).await?,
             };
             for (at, pos) in newest_first.into_iter().zip((i64::MIN..=highest).rev()) {
                 let pos = StreamPos(pos);

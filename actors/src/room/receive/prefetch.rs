@@ -13,6 +13,7 @@ use crate::error::{DomainError, Outcome};
 use crate::room::auth::Power;
 use crate::room::event::{Pdu, StoredEvent};
 use crate::room::ingest;
+use crate::room::library::Library;
 use crate::room::resolve::{StateIds, needed_for_resolution, state_key};
 use crate::room::snapshot::StateKey;
 
@@ -25,7 +26,7 @@ const CHAIN: u32 = 5_000;
 /// Internal numbers that one event takes at most: its own, a gap's, those of the state groups before and after it.
 const NIDS: usize = 4;
 
-impl Receiver<'_> {
+impl<L: Library> Receiver<'_, L> {
     /// Reads events that are not in memory yet. Unknown ones stay unknown.
     pub(super) async fn look_up(&mut self, ids: impl IntoIterator<Item = OwnedEventId>) -> Outcome<()> {
         let work = self.work();
@@ -37,7 +38,7 @@ impl Receiver<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let found = self.env.rooms.events_by_id(&missing).await?;
+        let found = self.library.events_by_id(&missing).await?;
         self.know_all(found.into_values());
         let work = self.work();
         let absent = missing.into_iter().filter(|id| !work.stored.contains_key(id));
@@ -80,12 +81,12 @@ impl Receiver<'_> {
         let keys: Vec<StateKey> = keys.filter(|key| !work.room.state.contains_key(key)).collect();
         self.look_up(ids).await?;
         if !keys.is_empty() {
-            let numbers = self.env.rooms.keys().intern(&keys).await?;
+            let numbers = self.library.intern(&keys).await?;
             self.work().keys.extend(numbers);
         }
         self.read_redactions(&items).await?;
         let count = items.len() * NIDS + outliers.len();
-        let first = self.env.ids.take(count).await?;
+        let first = self.library.take_nids(count).await?;
         let end = first.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
         self.work().nids = first..end;
         Ok(())
@@ -96,25 +97,25 @@ impl Receiver<'_> {
         let work = self.work();
         let targets = items.iter().filter_map(|item| item.pdu.redacts.as_ref());
         let targets: Vec<Arc<StoredEvent>> = targets.filter_map(|id| work.stored.get(id).cloned()).collect();
-        let (room, early) = (work.room.nid.0, work.room.early_redactions);
+        let (room, early) = (work.room.nid, work.room.early_redactions);
         for target in targets {
-            let successors = self.env.rooms.successors(&target).await?;
+            let successors = self.library.successors(&target).await?;
             self.work().successors.extend(successors);
         }
         if !early {
             return Ok(());
         }
         let ids: Vec<&str> = items.iter().map(|item| item.pdu.event_id.as_str()).collect();
-        let rows = self.env.store.early_redactions(room, &ids).await?;
+        let rows = self.library.early_redactions(room, &ids).await?;
         let nids: Vec<EventNid> = rows.iter().map(|row| EventNid(row.redaction_nid)).collect();
-        let redactions = self.env.rooms.events(&nids).await?;
+        let redactions = self.library.events(&nids).await?;
         let decisive = ["m.room.create", "m.room.power_levels"].map(|kind| state_key(kind, ""));
         for row in rows {
             let Some(redaction) = redactions.get(&EventNid(row.redaction_nid)) else {
                 continue;
             };
             let Some(group) = redaction.state_group else { continue };
-            let state = self.env.rooms.state_events_at(group, &decisive).await?;
+            let state = self.library.state_events_at(group, &decisive).await?;
             let state = |kind: &str, _: &str| {
                 let at = decisive.iter().position(|key| *key.0 == *kind)?;
                 Some(state.get(at)?.as_ref()?.pdu.clone())
@@ -139,8 +140,7 @@ impl Receiver<'_> {
                 return Ok(());
             }
             if round >= SINGLE_ROUNDS {
-                let rows = self.env.store.auth_ancestors(&needed, CHAIN).await?;
-                let events = self.env.rooms.decode(rows).await?;
+                let events = self.library.chains(&needed, CHAIN).await?;
                 self.know_all(events);
             }
             self.look_up(needed).await?;

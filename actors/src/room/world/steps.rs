@@ -1,0 +1,253 @@
+//! What happens to a room, one step after the other. Each step carries its own numbers, so that a run without some of its
+//! steps is a run as well: failures are shrunk that way.
+
+use serde_json::value::to_raw_value;
+use serde_json::{Value, json};
+
+use super::memory::Fate;
+use super::net::Net;
+use super::server::Died;
+use crate::rng::Rng;
+use crate::room::commands::Draft;
+use crate::room::event::{Pdu, Status};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Say,
+    Topic,
+    Name,
+    Levels,
+    JoinRule,
+    Join,
+    Leave,
+    Kick,
+    Ban,
+    Invite,
+    Knock,
+    Redact,
+    /// An event that its own server would refuse.
+    Forge,
+    /// An event that follows an old one.
+    Stale,
+    Partition,
+    DieBefore,
+    DieAfter,
+    Restart,
+    Lose,
+    FetchHistory,
+    Wait,
+}
+
+/// How often each kind of step comes.
+const OFTEN: &[(Kind, usize)] = &[
+    (Kind::Say, 8),
+    (Kind::Topic, 4),
+    (Kind::Name, 3),
+    (Kind::Levels, 6),
+    (Kind::JoinRule, 4),
+    (Kind::Join, 6),
+    (Kind::Leave, 3),
+    (Kind::Kick, 3),
+    (Kind::Ban, 4),
+    (Kind::Invite, 4),
+    (Kind::Knock, 1),
+    (Kind::Redact, 3),
+    (Kind::Forge, 3),
+    (Kind::Stale, 4),
+    (Kind::Partition, 5),
+    (Kind::DieBefore, 2),
+    (Kind::DieAfter, 2),
+    (Kind::Restart, 2),
+    (Kind::Lose, 2),
+    (Kind::FetchHistory, 2),
+    (Kind::Wait, 3),
+];
+
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub kind: Kind,
+    pub a: usize,
+    pub b: usize,
+    /// How much time passes before the next step, milliseconds.
+    pub pause: i64,
+}
+
+/// The steps of a run.
+pub(super) fn steps(seed: u64, count: usize) -> Vec<Step> {
+    let rng = Rng::seeded(seed ^ 0x5745_4154_4845_5221);
+    let pick = |bound: usize| usize::try_from(rng.below(bound as u64)).expect("small");
+    let all: usize = OFTEN.iter().map(|(_, often)| often).sum();
+    let kind = || {
+        let mut left = pick(all);
+        let found = OFTEN.iter().find(|(_, often)| {
+            let here = left < *often;
+            left = left.saturating_sub(*often);
+            here
+        });
+        found.expect("within the sum").0
+    };
+    let step = |_| Step {
+        kind: kind(),
+        a: pick(1_000),
+        b: pick(1_000),
+        pause: i64::try_from(rng.below(250)).expect("small"),
+    };
+    (0..count).map(step).collect()
+}
+
+fn member(membership: &str) -> Value {
+    json!({ "membership": membership })
+}
+
+impl Net {
+    pub(super) fn step(&mut self, step: &Step) {
+        self.say(|| format!("{step:?}"));
+        let (at, other) = (step.a % self.servers.len(), step.b % self.servers.len());
+        match step.kind {
+            Kind::Partition => {
+                let millis = 200 + i64::try_from(step.b % 40 * 50).expect("small");
+                self.block(at, other, millis);
+            }
+            Kind::DieBefore => self.servers[at].set_fate(Fate::DiesBefore),
+            Kind::DieAfter => self.servers[at].set_fate(Fate::DiesAfter),
+            Kind::Restart => self.servers[at].check_rebuilt(),
+            Kind::Lose => self.lose(at, other),
+            Kind::FetchHistory => self.fetch_history(at),
+            Kind::Wait => self.run(1_000),
+            Kind::Forge | Kind::Stale => self.cheat(step),
+            Kind::Join if self.servers[at].joined().is_none() => {
+                self.join(at, step.b % super::net::USERS);
+            }
+            _ => self.act(step),
+        }
+        self.run(step.pause);
+    }
+
+    /// Something that a user does.
+    fn act(&mut self, step: &Step) {
+        let at = step.a % self.servers.len();
+        let Some(draft) = self.draft(step) else { return };
+        if self.servers[at].joined().is_none() {
+            return;
+        }
+        let ended = self.servers[at].append(draft);
+        if ended == Ok(true) {
+            self.note("sent");
+        } else if ended == Err(Died) {
+            self.note("died");
+        }
+        let name = self.servers[at].name.clone();
+        self.say(|| format!("{name}: {ended:?}"));
+        self.tell(at);
+    }
+
+    fn draft(&self, step: &Step) -> Option<Draft> {
+        let sender = self.user(step.a);
+        let other = self.user(step.b);
+        let at = step.a % self.servers.len();
+        let room = self.servers[at].room.as_ref()?;
+        let state = |kind: &str, key: &str, content: Value| {
+            Draft::state(sender.clone(), kind, key, to_raw_value(&content).expect("JSON"))
+        };
+        Some(match step.kind {
+            Kind::Topic => state("m.room.topic", "", json!({ "topic": step.b })),
+            Kind::Name => state("m.room.name", "", json!({ "name": step.b })),
+            Kind::Levels => {
+                let levels = room.state_event("m.room.power_levels", "")?;
+                let mut levels: Value = serde_json::from_str(levels.pdu.content.get()).ok()?;
+                match step.b % 7 {
+                    0 => levels["events"]["m.room.name"] = json!(step.b % 3 * 40),
+                    1 => levels["kick"] = json!(step.b % 4 * 25),
+                    2 => levels["users_default"] = json!(step.b % 2 * 10),
+                    _ => levels["users"][other.as_str()] = json!([0, 50, 75, 100][step.b / 7 % 4]),
+                }
+                state("m.room.power_levels", "", levels)
+            }
+            Kind::JoinRule => {
+                let auth = &self.rules.authorization;
+                let mut rules = vec!["public", "invite"];
+                rules.extend(auth.knocking.then_some("knock"));
+                rules.extend(auth.restricted_join_rule.then_some("restricted"));
+                rules.extend(auth.knock_restricted_join_rule.then_some("knock_restricted"));
+                state(
+                    "m.room.join_rules",
+                    "",
+                    json!({ "join_rule": rules[step.b % rules.len()] }),
+                )
+            }
+            Kind::Join => state("m.room.member", sender.as_str(), member("join")),
+            Kind::Leave => state("m.room.member", sender.as_str(), member("leave")),
+            Kind::Knock => state("m.room.member", sender.as_str(), member("knock")),
+            Kind::Kick => state("m.room.member", other.as_str(), member("leave")),
+            Kind::Ban => state("m.room.member", other.as_str(), member("ban")),
+            Kind::Invite => state("m.room.member", other.as_str(), member("invite")),
+            Kind::Redact => {
+                let events = &room.timeline;
+                let target = events.get(step.b % events.len().max(1))?;
+                let text = target.pdu.content.get();
+                // Room version 8 forgets who authorised a join that is redacted, and so what it rests on.
+                if target.pdu.kind.to_string() == "m.room.create" || text.contains("join_authorised_via") {
+                    return None;
+                }
+                let content = to_raw_value(&json!({})).expect("JSON");
+                Draft {
+                    redacts: Some(target.pdu.event_id.clone()),
+                    ..Draft::message(sender, "m.room.redaction", content, None)
+                }
+            }
+            _ => {
+                let content = to_raw_value(&json!({ "body": step.b })).expect("JSON");
+                Draft::message(sender, "m.room.message", content, None)
+            }
+        })
+    }
+
+    /// A server sends what others must judge for themselves, not the same to all at the same time.
+    fn cheat(&mut self, step: &Step) {
+        let at = step.a % self.servers.len();
+        let kinds = [
+            Kind::Say,
+            Kind::Levels,
+            Kind::Ban,
+            Kind::Kick,
+            Kind::Join,
+            Kind::JoinRule,
+            Kind::Topic,
+            Kind::Invite,
+            Kind::Leave,
+        ];
+        let kind = kinds[step.b % kinds.len()];
+        let stale = step.kind == Kind::Stale;
+        let step = Step {
+            kind,
+            b: step.b / kinds.len(),
+            ..step.clone()
+        };
+        let Some(draft) = self.draft(&step) else { return };
+        let server = &self.servers[at];
+        let mut events = server.memory.everything();
+        events.retain(|event| event.status == Status::Accepted && event.state_group.is_some());
+        if events.is_empty() {
+            return;
+        }
+        let old = &events[step.b % events.len()];
+        let Some(pdu) = server.forge(&draft, stale.then_some(old)) else {
+            return;
+        };
+        self.say(|| format!("forged {}: {}", pdu.event_id, pdu.json));
+        self.spread(at, pdu);
+    }
+
+    /// Everybody in the room gets an event, its own server too.
+    fn spread(&mut self, at: usize, pdu: Pdu) {
+        let pdu = std::sync::Arc::new(pdu);
+        self.note("forged");
+        for to in 0..self.servers.len() {
+            if self.servers[to].room.is_some() {
+                // By way of somebody else, its own server learns of it as well.
+                let from = if to == at { (at + 1) % self.servers.len() } else { at };
+                self.send(from, to, pdu.clone());
+            }
+        }
+    }
+}
