@@ -25,7 +25,7 @@ use steps::Step;
 /// Steps of a run.
 const STEPS: usize = 24;
 /// Runs of an ordinary test run, for each room version.
-const SEEDS: u64 = 170;
+const SEEDS: u64 = 90;
 /// Attempts to leave steps out of a failing run.
 const MAX_SHRINK: usize = 150;
 
@@ -103,7 +103,7 @@ fn simulate(version: &'static str) {
     };
     let mut seen = BTreeMap::<&str, usize>::new();
     keep_quiet(true);
-    let many = seeds.end - seeds.start > 100;
+    let many = seeds.end - seeds.start > 50;
     let mut failed = None;
     for seed in seeds {
         let all = steps::steps(seed, STEPS);

@@ -83,7 +83,8 @@ impl Room<'_> {
     fn join_rule(&self) -> String {
         let event = (self.state)("m.room.join_rules", "");
         let rule = event.and_then(|event| content(&event)["join_rule"].as_str().map(str::to_owned));
-        rule.unwrap_or_else(|| "invite".to_owned())
+        // Without such an event there is none of the rules that let somebody in.
+        rule.unwrap_or_default()
     }
 
     fn join(&self, pdu: &Pdu, user: &str) -> Refused {
