@@ -36,8 +36,7 @@ impl Policy {
     #[must_use]
     pub fn of(room: &RoomSnapshot) -> Option<Self> {
         let named = Self::named(&room.state_event(KIND, "")?.pdu)?;
-        let joined = room.joined_servers.contains(&named.via);
-        joined.then_some(named)
+        room.joined_servers.contains(&named.via).then_some(named)
     }
 
     /// The policy server that an event names.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use entities::outbound_edu;
+use entities::store::rows::Rows;
 use ruma::OwnedUserId;
 use serde_json::{Value, json};
 
@@ -13,6 +15,7 @@ use crate::session::account::{NewDevice, Refreshing, Registration};
 use crate::session::keys::check::testing::Pair;
 use crate::session::keys::{CrossSigningUpload, Upload};
 use crate::session::to_device::Messages;
+use crate::stream::journal::Submission;
 
 const MINUTE: i64 = 60_000;
 const ALICE: &str = "@alice:x";
@@ -298,5 +301,36 @@ fn servers_without_a_common_room_are_told_nothing() {
             !waiting.contains(&"x".to_owned()),
             "nothing for this very server: {waiting:?}"
         );
+    });
+}
+
+#[test]
+fn what_cannot_be_signed_holds_nothing_else_up() {
+    with_world(&Clock::system(), |world| async move {
+        let hub = alice(&world).await;
+        let fraction = json!({ "sender": ALICE, "type": "m.test", "message_id": "f", "messages": { "@p:peer.example": { "D": 0.5 } } });
+        let rows = Rows {
+            outbound_edus: vec![outbound_edu::Model {
+                pos: 0,
+                server_name: "peer.example".to_owned(),
+                edu_type: "m.direct_to_device".to_owned(),
+                json: fraction.to_string(),
+            }],
+            ..Rows::default()
+        };
+        let submission = Submission {
+            rows,
+            positions: 1,
+            publish: Box::new(|_| Vec::new()),
+        };
+        hub.env().journal.submit(submission).await.expect("written");
+        send(&hub, "t1", to("@p:peer.example", "D", &json!({ "n": 1 }))).await;
+        until!("nothing waits any more", {
+            let rows = hub.env().store.outbound_edus("peer.example", 9).await;
+            rows.expect("it answers").is_empty().then_some(())
+        });
+        let sent = edus(&world, "peer.example", "m.direct_to_device");
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        assert_eq!(sent[0]["messages"], json!({ "@p:peer.example": { "D": { "n": 1 } } }));
     });
 }

@@ -230,7 +230,7 @@ pub struct Surroundings {
 pub fn before<'a>(event: &StoredEvent, limit: usize, filter: &'a RoomEventFilter) -> Option<PageQuery<'a>> {
     let pos = StreamPos(event.pos.unwrap_or_default().0 - 1);
     let depth = event.pdu.depth;
-    (limit / 2 > 0).then(|| PageQuery {
+    (limit / 2 > 0).then_some(PageQuery {
         from: Some(Token::History { depth, pos }),
         to: None,
         backwards: true,
