@@ -116,18 +116,7 @@ impl Managed for RoomKind {
                     }
                 }
             }
-            match commit::run(&env, &state, items).await {
-                End::Settled(state, answers) => Ran::Done {
-                    state,
-                    replies: answers.into_iter().map(reply).collect(),
-                },
-                End::InDoubt(answers) => {
-                    env.rooms.invalidate(&state.room_id);
-                    Ran::Reload {
-                        replies: answers.into_iter().map(reply).collect(),
-                    }
-                }
-            }
+            batch_of(&env, state, items).await
         })
     }
 
@@ -189,6 +178,31 @@ impl Managed for RoomKind {
             "joined_local_members": state.local_joined.len(),
             "servers": state.joined_servers.len(),
         })
+    }
+}
+
+/// What local users say and set, together.
+async fn batch_of(env: &Arc<Env>, state: Arc<RoomSnapshot>, items: Vec<Item>) -> Ran<RoomKind> {
+    let says = items.iter().any(|item| matches!(item, Item::Append(_)));
+    let joined = if says {
+        heal::before(env, state.clone()).await
+    } else {
+        Ok(state.clone())
+    };
+    let in_doubt = |replies| {
+        env.rooms.invalidate(&state.room_id);
+        Ran::Reload { replies }
+    };
+    let room = match joined {
+        Ok(room) => room,
+        Err(error) => return in_doubt(items.iter().map(|_| Err(error.clone())).collect()),
+    };
+    match commit::run(env, &room, items).await {
+        End::Settled(state, answers) => Ran::Done {
+            state,
+            replies: answers.into_iter().map(reply).collect(),
+        },
+        End::InDoubt(answers) => in_doubt(answers.into_iter().map(reply).collect()),
     }
 }
 

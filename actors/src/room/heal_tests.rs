@@ -81,3 +81,19 @@ async fn few_branches_and_rooms_without_a_voice_are_left_alone() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_follows_every_branch() {
+    each_backend(|db| async move {
+        let env = env(db.store().await, 1).await;
+        // One joining event after they came: the next is for a minute later.
+        let room = with_branches(&env, 60, false).await;
+        assert_eq!(room.extremities.len(), 41);
+        let room = before(&env, room).await.expect("placed");
+        assert_eq!(room.extremities.len(), 3);
+        check_stored(&env, &room).await;
+        let few = before(&env, room.clone()).await.expect("nothing to do");
+        assert_eq!(few.pos, room.pos);
+    })
+    .await;
+}
