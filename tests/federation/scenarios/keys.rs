@@ -12,7 +12,7 @@ use crate::common::{
     homeserver::Town,
 };
 
-async fn upload(user: &User, body: Value) -> Value {
+pub async fn upload(user: &User, body: Value) -> Value {
     user.post("keys/upload", body).await.ok()
 }
 
@@ -27,7 +27,7 @@ async fn query(by: &User, of: &User) -> Result<Value, String> {
 }
 
 /// Waits until the user's server gives exactly these devices of another user.
-async fn has_devices(by: &User, of: &User, devices: &[&User]) {
+pub async fn has_devices(by: &User, of: &User, devices: &[&User]) {
     let mut expected: Vec<_> = devices.iter().map(|device| device.device_id.as_str()).collect();
     expected.sort_unstable();
     eventually(&format!("the devices {expected:?}"), async || {
@@ -44,13 +44,13 @@ async fn has_devices(by: &User, of: &User, devices: &[&User]) {
     .await;
 }
 
-fn has_changed(sync: &Value, user: &User) -> Option<()> {
+pub fn has_changed(sync: &Value, user: &User) -> Option<()> {
     strings(&sync["device_lists"]["changed"])
         .contains(&user.user_id.as_str())
         .then_some(())
 }
 
-fn localpart(user: &User) -> &str {
+pub fn localpart(user: &User) -> &str {
     user.user_id
         .trim_start_matches('@')
         .split(':')

@@ -103,6 +103,7 @@ macro_rules! every_scenario {
             outage {
                 (of_the_other 1 alone)
                 (to_device 1 alone)
+                (device_lists 1 alone)
                 (receiver_killed 1 alone)
                 (sender_killed 1 alone)
             }

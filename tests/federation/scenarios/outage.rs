@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     Feed, PATIENCE, converse, eventually, join_via,
-    keys::{numbers, send},
+    keys::{has_changed, has_devices, localpart, numbers, send, upload},
     meet, shared_room,
     signing::device_keys,
     texts,
@@ -158,6 +158,25 @@ pub async fn to_device(town: &Town) {
     town.there.restart().await;
     town.here.forgive(town.there.name()).await;
     assert_eq!(numbers(&mut feed, &alice, 9).await, (0..10).collect::<Vec<u64>>());
+}
+
+/// What happened to devices while nobody could be told is told later: who does not know of a device gives it no keys.
+pub async fn device_lists(town: &Town) {
+    let (alice, bob, _) = shared_room(town).await;
+    upload(&bob, json!({ "device_keys": device_keys(&bob) })).await;
+    has_devices(&alice, &bob, &[&bob]).await;
+    let second = User::login(town.there.client(), localpart(&bob)).await;
+    upload(&second, json!({ "device_keys": device_keys(&second) })).await;
+    has_devices(&alice, &bob, &[&bob, &second]).await;
+    let mut feed = Feed::open(&alice).await;
+    town.here.kill();
+    second.post("logout", json!({})).await.ok();
+    let third = User::login(town.there.client(), localpart(&bob)).await;
+    upload(&third, json!({ "device_keys": device_keys(&third) })).await;
+    town.here.restart().await;
+    town.there.forgive(town.here.name()).await;
+    feed.until("the new device", |sync| has_changed(sync, &bob)).await;
+    has_devices(&alice, &bob, &[&bob, &third]).await;
 }
 
 const KILLS: usize = 3;
