@@ -1,6 +1,7 @@
 //! The typed configuration: `config.toml` and environment variables over built-in defaults, validated once, before
 //! anything is opened. Units are in the keys' names.
 
+mod calls;
 mod load;
 mod policy;
 mod rate_limits;
@@ -17,14 +18,15 @@ use std::path::PathBuf;
 use ruma::{OwnedServerName, RoomVersionId};
 use serde::{Deserialize, Serialize};
 
+pub use self::calls::{Turn, Voice};
 pub use self::load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, load, load_with, parse};
 pub use self::policy::PolicyServer;
 pub use self::rate_limits::{RateLimit, RateLimits};
 pub use self::registration::{Email, MailEncryption, Registration};
 pub use self::sections::{
     Actors, ClientWellKnown, Compat, Contact, Database, Federation, HttpClient, Listener, LogFormat, Logging, Media,
-    OldSigningKey, Passwords, Presence, R0Profile, Resource, RoomDirectory, ServerWellKnown, Support, Tokens, Turn,
-    UiAuth, UserDirectory, UserLimits,
+    OldSigningKey, Passwords, Presence, R0Profile, Resource, RoomDirectory, ServerWellKnown, Support, Tokens, UiAuth,
+    UserDirectory, UserLimits,
 };
 pub use self::validate::{public_key, supported_room_versions, warnings};
 pub use self::values::{BaseUrl, DatabaseKind, DatabaseUrl, IpRange, Secret};
@@ -61,6 +63,7 @@ pub struct Config {
     pub user_limits: UserLimits,
     pub presence: Presence,
     pub media: Media,
+    pub voice: Voice,
     pub turn: Turn,
     pub client_well_known: ClientWellKnown,
     pub server_well_known: ServerWellKnown,
@@ -94,6 +97,7 @@ impl Default for Config {
             user_limits: UserLimits::default(),
             presence: Presence::default(),
             media: Media::default(),
+            voice: Voice::default(),
             turn: Turn::default(),
             client_well_known: ClientWellKnown::default(),
             server_well_known: ServerWellKnown::default(),

@@ -26,6 +26,7 @@ use crate::mail::Mailer;
 use crate::media::Filling;
 use crate::media::preview::Previews;
 use crate::media::remote::Fetches;
+use crate::media::voice::Jobs;
 use crate::policy::Policies;
 use crate::presence::Presence;
 use crate::rng::Rng;
@@ -121,6 +122,8 @@ pub struct Env {
     pub previews: Previews,
     /// Media of other servers that is being fetched.
     pub fetches: Fetches,
+    /// Whose voice messages are being worked on.
+    pub voice_jobs: Jobs,
     /// Where this process is to die, in tests.
     pub failpoints: Failpoints,
     /// Whose rooms are being told of a new profile.
@@ -224,6 +227,7 @@ impl Env {
             presence: Presence::default(),
             filling: Filling::default(),
             fetches: Fetches::default(),
+            voice_jobs: Jobs::default(),
             failpoints,
             spreading: Spreading::default(),
             previews: Previews::new(settings.outbound.clone(), &settings.preview_blocklist, tools.clone()),

@@ -52,6 +52,8 @@ pub struct Settings {
     pub max_upload_bytes: u64,
     /// How long a reserved address waits for its upload, milliseconds.
     pub unused_upload_lifetime_ms: i64,
+    /// What voice messages may be.
+    pub voice: crate::media::voice::Settings,
     /// What one user may keep.
     pub user_limits: UserLimits,
     /// Requests to other servers.
@@ -126,6 +128,7 @@ impl Default for Settings {
             media_path: "data/media".into(),
             max_upload_bytes: 100 * 1024 * 1024,
             unused_upload_lifetime_ms: 24 * 60 * 60 * 1_000,
+            voice: crate::media::voice::Settings::default(),
             user_limits: UserLimits::default(),
             // Nobody is to be talked to by accident.
             wire: WireSettings {

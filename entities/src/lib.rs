@@ -65,6 +65,7 @@ pub mod to_device;
 pub mod to_device_txn;
 pub mod user;
 pub mod user_email;
+pub mod voice_message;
 
 #[cfg(test)]
 mod schema_tests;

@@ -96,6 +96,7 @@ fn entities() -> BTreeMap<String, Columns> {
         to_device_txn,
         user,
         user_email,
+        voice_message,
     ]
 }
 

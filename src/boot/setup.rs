@@ -21,7 +21,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 
 use super::BootError;
-use crate::config::{self, Config, DatabaseKind, IpRange, OldSigningKey, Resource};
+use crate::config::{self, Config, DatabaseKind, IpRange, OldSigningKey, Resource, Voice};
 use crate::signing_key;
 
 /// Of `database.max_connections` on PostgreSQL: those that write beside the journal's.
@@ -142,6 +142,16 @@ pub fn store_options(config: &Config) -> StoreOptions {
     }
 }
 
+fn voice(voice: &Voice) -> actors::media::voice::Settings {
+    actors::media::voice::Settings {
+        max_size_bytes: voice.max_size_bytes,
+        max_duration_ms: voice.max_duration_secs.saturating_mul(1_000),
+        default_sample_rate: voice.default_sample_rate,
+        default_channels: voice.default_channels,
+        loudness_lufs: voice.loudness_lufs,
+    }
+}
+
 /// What the actors need to know of the configuration.
 pub fn settings(config: &Config) -> Settings {
     let Config {
@@ -175,6 +185,7 @@ pub fn settings(config: &Config) -> Settings {
         presence_enabled: config.presence.enabled,
         media_path: config.media.store_path.clone(),
         max_upload_bytes: config.media.max_upload_bytes,
+        voice: voice(&config.voice),
         unused_upload_lifetime_ms: millis(config.media.unused_upload_lifetime_secs),
         user_limits: UserLimits {
             account_data_entries: config.user_limits.account_data_entries,

@@ -24,11 +24,12 @@ pub struct RateLimits {
     pub media: RateLimit,
     pub federation: RateLimit,
     pub key_claim: RateLimit,
+    pub voip: RateLimit,
 }
 
 impl RateLimits {
     /// Every class with its key.
-    pub fn classes(&self) -> [(&'static str, RateLimit); 9] {
+    pub fn classes(&self) -> [(&'static str, RateLimit); 10] {
         [
             ("default", self.default),
             ("login", self.login),
@@ -39,6 +40,7 @@ impl RateLimits {
             ("media", self.media),
             ("federation", self.federation),
             ("key_claim", self.key_claim),
+            ("voip", self.voip),
         ]
     }
 }
@@ -57,6 +59,7 @@ impl Default for RateLimits {
             media: limit(20.0, 300),
             federation: limit(50.0, 200),
             key_claim: limit(20.0, 100),
+            voip: limit(1.0, 30),
         }
     }
 }

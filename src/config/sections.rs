@@ -318,32 +318,6 @@ impl Default for Media {
     }
 }
 
-/// What `GET /_matrix/client/v3/voip/turnServer` hands out. Without `uris` there is no TURN server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Turn {
-    pub uris: Vec<String>,
-    /// Makes time-limited credentials (TURN REST API); or else the fixed `username` and `password`.
-    pub shared_secret: Option<Secret>,
-    pub username: Option<String>,
-    pub password: Option<Secret>,
-    pub user_lifetime_secs: u64,
-    pub allow_guests: bool,
-}
-
-impl Default for Turn {
-    fn default() -> Self {
-        Self {
-            uris: Vec::new(),
-            shared_secret: None,
-            username: None,
-            password: None,
-            user_lifetime_secs: 3_600,
-            allow_guests: false,
-        }
-    }
-}
-
 /// `GET /.well-known/matrix/client`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -55,6 +55,7 @@ pub(super) fn validate(config: &Config) -> Outcome {
     rate_limits(config)?;
     user_limits(config)?;
     media(config)?;
+    voice(config)?;
     well_known(config)?;
     turn(config)?;
     actors(config)
@@ -229,6 +230,8 @@ fn lifetimes(config: &Config) -> Outcome {
         ),
         ("ui_auth.session_timeout_secs", config.ui_auth.session_timeout_secs),
         ("turn.user_lifetime_secs", config.turn.user_lifetime_secs),
+        ("turn.guest_lifetime_secs", config.turn.guest_lifetime_secs),
+        ("voice.max_duration_secs", config.voice.max_duration_secs),
         (
             "media.unused_upload_lifetime_secs",
             config.media.unused_upload_lifetime_secs,
@@ -300,6 +303,37 @@ fn media(config: &Config) -> Outcome {
     at_least("media.max_pending_uploads", media.max_pending_uploads, 1)
 }
 
+fn voice(config: &Config) -> Outcome {
+    let voice = &config.voice;
+    at_least("voice.max_size_bytes", voice.max_size_bytes, 1)?;
+    // Whole files lie in memory while they are worked on.
+    require(
+        voice.max_size_bytes <= 1 << 30,
+        "voice.max_size_bytes",
+        "at most 1073741824 (1 GiB)",
+    )?;
+    require(
+        voice.max_duration_secs <= 86_400,
+        "voice.max_duration_secs",
+        "at most 86400 (a day)",
+    )?;
+    require(
+        (8_000..=48_000).contains(&voice.default_sample_rate),
+        "voice.default_sample_rate",
+        format!("{} is impossible: between 8000 and 48000", voice.default_sample_rate),
+    )?;
+    require(
+        (1..=2).contains(&voice.default_channels),
+        "voice.default_channels",
+        "1 or 2",
+    )?;
+    require(
+        (-40.0..=-5.0).contains(&voice.loudness_lufs),
+        "voice.loudness_lufs",
+        format!("{} is impossible: between -40 and -5", voice.loudness_lufs),
+    )
+}
+
 fn well_known(config: &Config) -> Outcome {
     if let Some(target) = &config.server_well_known.delegate_to {
         let valid = ServerName::parse(target.as_str()).is_ok();
@@ -332,6 +366,13 @@ fn turn(config: &Config) -> Outcome {
             known,
             &format!("turn.uris.{index}"),
             format!("`{uri}` does not start with turn: or turns:"),
+        )?;
+    }
+    for (index, uri) in turn.stun_uris.iter().enumerate() {
+        require(
+            uri.starts_with("stun:") || uri.starts_with("stuns:"),
+            &format!("turn.stun_uris.{index}"),
+            format!("`{uri}` does not start with stun: or stuns:"),
         )?;
     }
     let fixed = turn.username.is_some() && turn.password.is_some();

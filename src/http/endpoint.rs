@@ -81,6 +81,8 @@ pub struct Endpoint<H> {
     pub body: BodyKind,
     /// Waits for something to happen; not worth going on with when the client has hung up.
     pub long_poll: bool,
+    /// Not worth going on with when the client has hung up or the deadline is over, as a long poll.
+    pub abandoned: bool,
     /// How long the handler may take.
     pub deadline: Duration,
     /// See [`Fix`].
@@ -222,6 +224,7 @@ impl<H: 'static> Table<H> {
             body_limit,
             body,
             long_poll: false,
+            abandoned: false,
             deadline: DEADLINE,
             fix: None,
             log_out,
@@ -321,10 +324,17 @@ impl<H: 'static> Registration<'_, H> {
         self
     }
 
+    /// The handler is dropped when the client hangs up or the deadline is over: it can be dropped anywhere.
+    pub fn abandoned(mut self) -> Self {
+        self.endpoint().abandoned = true;
+        self
+    }
+
     /// The handler waits for something to happen and changes nothing: it is dropped when the client hangs up.
     pub fn long_poll(mut self) -> Self {
         let endpoint = self.endpoint();
         endpoint.long_poll = true;
+        endpoint.abandoned = true;
         endpoint.deadline = LONG_DEADLINE;
         self
     }

@@ -34,6 +34,8 @@ pub enum Class {
     Federation,
     /// Claiming one-time keys.
     KeyClaim,
+    /// Credentials for calls.
+    Voip,
 }
 
 /// Callers of one class that are told apart; beyond that they share buckets.
@@ -68,6 +70,7 @@ impl Classes {
             config.media,
             config.federation,
             config.key_claim,
+            config.voip,
         ];
         config
             .enabled

@@ -36,7 +36,7 @@ use self::endpoint::Table;
 pub fn table(process: &process::Process) -> Table {
     let mut table = Table::default();
     process.routes(&mut table);
-    client::routes(&mut table);
+    client::routes(&mut table, process.max_upload_bytes());
     media::routes(&mut table, process.max_upload_bytes());
     admin::routes(&mut table);
     federation::routes(&mut table);

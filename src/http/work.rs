@@ -191,7 +191,7 @@ impl<H: Backend> Work<'_, H> {
             outcome
         };
         let task = state.hub.io().spawn(work.instrument(span));
-        let _abandoned = endpoint.long_poll.then(|| AbortOnDrop(task.abort_handle()));
+        let _abandoned = endpoint.abandoned.then(|| AbortOnDrop(task.abort_handle()));
         let late = |_| DomainError::unavailable("the handler missed its deadline");
         timeout(endpoint.deadline, task).await.map_err(late)?.map_err(broken)?
     }

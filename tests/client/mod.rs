@@ -20,3 +20,6 @@ mod room_rules;
 mod rooms;
 mod services;
 mod sync;
+mod turn;
+mod voice;
+mod voip;

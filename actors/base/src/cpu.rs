@@ -21,6 +21,8 @@ pub enum Class {
     Password,
     /// Decoding and scaling images.
     Image,
+    /// Decoding and encoding audio.
+    Audio,
 }
 
 struct Lane {
@@ -33,7 +35,7 @@ struct Lane {
 #[derive(Clone)]
 pub struct Cpu {
     io: Handle,
-    lanes: Arc<[Lane; 5]>,
+    lanes: Arc<[Lane; 6]>,
 }
 
 impl Cpu {
@@ -53,6 +55,7 @@ impl Cpu {
                 lane(cores, 4_096),
                 lane(cores, 1_024),
                 lane(half, 256),
+                lane(half, 64),
                 lane(half, 64),
                 lane(half, 64),
             ]),

@@ -9,6 +9,7 @@ mod page;
 pub mod preview;
 pub mod remote;
 pub mod thumbnail;
+pub mod voice;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -71,6 +71,7 @@ mod state;
 mod stream;
 mod token;
 mod unfinished;
+pub mod voice;
 
 use std::sync::Arc;
 

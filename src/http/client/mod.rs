@@ -29,12 +29,13 @@ pub mod tokens;
 mod typing;
 pub mod uia;
 pub mod versions;
+mod voice;
 mod voip;
 
 use super::endpoint::Table;
 
-/// Registers all chapters.
-pub fn routes(table: &mut Table) {
+/// Registers all chapters. `max_upload_bytes`: the largest file.
+pub fn routes(table: &mut Table, max_upload_bytes: u64) {
     account::routes(table);
     emails::routes(table);
     account_data::routes(table);
@@ -61,5 +62,6 @@ pub fn routes(table: &mut Table) {
     to_device::routes(table);
     typing::routes(table);
     versions::routes(table);
+    voice::routes(table, max_upload_bytes);
     voip::routes(table);
 }
