@@ -148,8 +148,8 @@ fn unknown_keys_are_named() {
         "server_nam = \"x\"",
         "server_nam: unknown key; known here: server_name, public_baseurl, signing_key_path, old_signing_keys, \
          default_room_version, listeners, database, logging, registration, email, passwords, tokens, ui_auth, rate_limits, \
-         federation, policy_server, http_client, room_directory, user_directory, user_limits, presence, media, turn, \
-         client_well_known, server_well_known, support, actors, compat",
+         federation, policy_server, http_client, room_directory, user_directory, user_limits, presence, \
+         media, voice, turn, client_well_known, server_well_known, support, actors, compat",
     );
     refused(
         "[database]\nurI = \"x\"",

@@ -16,6 +16,8 @@ const LEAST_GOOD: u32 = 24_000;
 const LEAST: u32 = 6_000;
 /// The highest true peak that normalising leaves, dBTP (EBU R128).
 const MAX_TRUE_PEAK: f64 = -1.0;
+/// Normalising is done again where it missed by more, dB.
+const TOLERANCE: f64 = 0.3;
 /// Packets of Opus a second.
 const PACKETS: u64 = 50;
 /// Encoders miss a size a little at first.
@@ -62,8 +64,8 @@ pub fn optimise(file: &[u8], wishes: Wishes, limits: Limits, stop: &Stop) -> Out
             stop,
         };
         let before = measure(file, limits, stop)?;
-        let plan = job.plan(&before)?;
-        let (made, bitrate) = job.encode(plan)?;
+        let mut plan = job.plan(&before)?;
+        let (mut made, mut bitrate) = job.encode(plan)?;
         let changes_sound = plan.gate.is_some() || plan.gain_db != 0.0;
         if made.len() >= file.len() && !changes_sound {
             let after = before.clone();
@@ -75,7 +77,14 @@ pub fn optimise(file: &[u8], wishes: Wishes, limits: Limits, stop: &Stop) -> Out
                 bitrate: None,
             });
         }
-        let after = measure(&made, slack(limits), stop)?;
+        let mut after = measure(&made, slack(limits), stop)?;
+        // The codec itself makes some sounds quieter.
+        let off = Plan::shortfall(wishes.loudness_lufs, &after);
+        if off.abs() > TOLERANCE {
+            plan.gain_db += off;
+            (made, bitrate) = job.encode(plan)?;
+            after = measure(&made, slack(limits), stop)?;
+        }
         Ok(Optimised {
             file: Some(made),
             before,
@@ -102,6 +111,16 @@ struct Plan {
     spec: Spec,
     /// Of what is encoded.
     duration_ms: u64,
+}
+
+impl Plan {
+    /// How much louder what was made has to be, dB, as far as its true peak allows; 0 where nothing is wished.
+    fn shortfall(wanted: Option<f64>, made: &Measured) -> f64 {
+        match (wanted, made.loudness_lufs, made.true_peak_dbtp) {
+            (Some(wanted), Some(loudness), Some(peak)) => (wanted - loudness).min((MAX_TRUE_PEAK - peak).max(0.0)),
+            _ => 0.0,
+        }
+    }
 }
 
 impl Job<'_> {

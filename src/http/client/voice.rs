@@ -20,7 +20,7 @@ use crate::http::limits::Class;
 use crate::http::reply::Reply;
 
 /// How long a message may be worked on.
-const JOB_DEADLINE: Duration = Duration::from_secs(180);
+const JOB_DEADLINE: Duration = Duration::from_secs(300);
 /// Messages of one page.
 const DEFAULT_PAGE: u32 = 100;
 const MAX_PAGE: u32 = 200;

@@ -1,7 +1,7 @@
 //! MPEG audio, layer III, at a constant bitrate. The first frame is silent and tells how much of the others is padding, as
 //! players know it from other encoders ("Mp3 Info Tag", revision 1).
 
-use shine_rs::{Mp3Encoder, Mp3EncoderConfig, StereoMode};
+use oxideav_mp3::{ChannelMode, Mp3Encoder};
 
 use super::{Sink, to_i16};
 use crate::{AudioError, Outcome, Spec};
@@ -18,32 +18,19 @@ pub(crate) struct Mp3Sink {
     encoder: Mp3Encoder,
     spec: Spec,
     frames: u64,
-    sound: Vec<u8>,
 }
 
 impl Mp3Sink {
     pub(crate) fn new(channels: usize, bitrate: u32, rate: u32) -> Outcome<Self> {
-        let config = Mp3EncoderConfig::new()
-            .sample_rate(rate)
-            .bitrate(bitrate / 1_000)
-            .channels(if channels == 2 { 2 } else { 1 })
-            .stereo_mode(if channels == 2 {
-                StereoMode::Stereo
-            } else {
-                StereoMode::Mono
-            });
+        let mode = match channels {
+            2 => ChannelMode::Stereo,
+            _ => ChannelMode::SingleChannel,
+        };
         Ok(Self {
-            encoder: Mp3Encoder::new(config).map_err(|e| failed(&e))?,
+            encoder: Mp3Encoder::new(bitrate / 1_000, rate, mode).map_err(|e| failed(&e))?,
             spec: Spec { rate, channels },
             frames: 0,
-            sound: Vec::new(),
         })
-    }
-
-    fn encode(&mut self, samples: &[i16]) -> Outcome<()> {
-        let made = self.encoder.encode_interleaved(samples).map_err(|e| failed(&e))?;
-        self.sound.extend(made.into_iter().flatten());
-        Ok(())
     }
 }
 
@@ -56,7 +43,7 @@ impl Sink for Mp3Sink {
         self.frames += (block.len() / self.spec.channels) as u64;
         for samples in block.chunks(BLOCK) {
             let samples: Vec<i16> = samples.iter().copied().map(to_i16).collect();
-            self.encode(&samples)?;
+            self.encoder.push_samples(&samples).map_err(|e| failed(&e))?;
         }
         Ok(())
     }
@@ -64,12 +51,12 @@ impl Sink for Mp3Sink {
     fn finish(mut self: Box<Self>) -> Outcome<Vec<u8>> {
         // The last sound comes out of the decoder late.
         let flush = vec![0; usize::try_from(DELAY + DECODER_DELAY).unwrap_or(0) * self.spec.channels];
-        self.encode(&flush)?;
-        let rest = self.encoder.finish().map_err(|e| failed(&e))?;
-        self.sound.extend(rest);
-        let tag = Tag::of(&self.sound).ok_or_else(|| failed(&"the encoder made no frame"))?;
-        let mut file = tag.frame(self.frames, &self.sound);
-        file.append(&mut self.sound);
+        self.encoder.push_samples(&flush).map_err(|e| failed(&e))?;
+        let mut sound = Vec::new();
+        self.encoder.finish(&mut sound).map_err(|e| failed(&e))?;
+        let tag = Tag::of(&sound).ok_or_else(|| failed(&"the encoder made no frame"))?;
+        let mut file = tag.frame(self.frames, &sound);
+        file.append(&mut sound);
         Ok(file)
     }
 }
