@@ -4,6 +4,7 @@ pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod log_ring;
 pub mod signing_key;
 pub mod telemetry;
 pub mod tls;

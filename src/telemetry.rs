@@ -1,6 +1,7 @@
 //! Logs (tracing, to standard error) and metrics (Prometheus text).
 
 use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -8,6 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 use crate::config::{LogFormat, Logging};
+use crate::log_ring::{LogRing, RingLayer};
 
 /// Buckets of every metric that ends in `_seconds`: from a cached read to the longest deadline.
 const SECONDS: [f64; 14] = [
@@ -24,6 +26,7 @@ pub struct TelemetryError(String);
 pub struct Telemetry {
     filter: reload::Handle<EnvFilter, Registry>,
     metrics: PrometheusHandle,
+    logs: Arc<LogRing>,
 }
 
 impl std::fmt::Debug for Telemetry {
@@ -43,9 +46,11 @@ impl Telemetry {
                 .boxed(),
             LogFormat::Json => fmt::layer().with_writer(io::stderr).json().flatten_event(true).boxed(),
         };
+        let logs = Arc::new(LogRing::default());
         tracing_subscriber::registry()
             .with(filter)
             .with(lines)
+            .with(RingLayer(logs.clone()))
             .try_init()
             .map_err(failed)?;
         let metrics = PrometheusBuilder::new()
@@ -56,12 +61,19 @@ impl Telemetry {
         Ok(Self {
             filter: handle,
             metrics,
+            logs,
         })
     }
 
     /// Changes what is logged from now on.
     pub fn set_level(&self, level: &str) -> Result<(), TelemetryError> {
         self.filter.reload(filter(level)?).map_err(failed)
+    }
+
+    /// The newest lines of the log.
+    #[must_use]
+    pub fn logs(&self) -> &Arc<LogRing> {
+        &self.logs
     }
 
     /// Every metric in Prometheus' text format.

@@ -6,6 +6,7 @@
 #[macro_use]
 mod common;
 
+mod admin;
 mod client;
 mod federation;
 mod hostile;

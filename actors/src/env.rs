@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::cpu::Cpu;
 use crate::error::{DomainError, Outcome};
 use crate::failpoint::Failpoints;
+use crate::flows::admin::tasks::Tasks;
 use crate::flows::alias::Aliases;
 use crate::flows::backfill::Backfills;
 use crate::flows::friends::Pairs;
@@ -33,6 +34,7 @@ use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
 use crate::room::export::Exports;
 use crate::room::txns::Txns;
+use crate::security::Security;
 use crate::session::auth::{self, TokenCache};
 use crate::session::data::filters::FilterCache;
 use crate::session::inbox::Inboxes;
@@ -68,6 +70,8 @@ pub struct Env {
     pub history: Ids,
     /// Time.
     pub clock: Clock,
+    /// When this process began, Unix milliseconds.
+    pub started_ms: i64,
     /// Randomness.
     pub rng: Rng,
     /// CPU-bound work.
@@ -144,6 +148,10 @@ pub struct Env {
     pub entering: Entries,
     /// What rooms' policy servers said.
     pub policies: Policies,
+    /// Blocked addresses, security events, and what administrators decide about users.
+    pub security: Security,
+    /// Work that administrators asked for.
+    pub admin_tasks: Tasks,
 }
 
 /// What [`Env::open`] builds from.
@@ -179,6 +187,14 @@ async fn start_journal(store: &Store, clock: &Clock, io: &Handle) -> Outcome<(Jo
     Ok((journal, feeds, failpoints))
 }
 
+fn tools(clock: &Clock, rng: &Rng, cpu: &Cpu) -> Tools {
+    Tools {
+        clock: clock.clone(),
+        rng: rng.clone(),
+        cpu: cpu.clone(),
+    }
+}
+
 impl Env {
     /// Takes the database over from any former process and starts the journal.
     ///
@@ -197,15 +213,14 @@ impl Env {
         let (journal, feeds, failpoints) = start_journal(&store, &clock, &io).await?;
         let (ids, cpu) = (Ids::new(store.clone()), Cpu::new(io.clone(), cores()));
         let key = Arc::new(key);
-        let tools = Tools {
-            clock: clock.clone(),
-            rng: rng.clone(),
-            cpu: cpu.clone(),
-        };
+        let tools = tools(&clock, &rng, &cpu);
         let (wire, keyring) = to_others(&settings, &server_name, &key, &store, &tools, &io);
-        let capacity = Capacity::of(&settings);
-        let rooms = RoomCache::new(store.clone(), ids.clone(), cpu.clone(), server_name.clone(), capacity);
+        let (name, capacity) = (server_name.clone(), Capacity::of(&settings));
+        let rooms = RoomCache::new(store.clone(), ids.clone(), cpu.clone(), name, capacity);
         Ok(Arc::new(Self {
+            security: Security::open(&store, &ids, &clock, &io).await?,
+            admin_tasks: Tasks::default(),
+            started_ms: clock.now_ms(),
             rooms: Arc::new(rooms),
             txns: Txns::start(&io, store.clone()),
             exports: Exports::default(),

@@ -94,6 +94,8 @@ impl Hub {
         janitor::start(hub.env());
         flows::remote_devices::start(hub.env());
         hub.env().io.spawn(watch_ownership(Arc::downgrade(hub.env())));
+        // First: rooms that are half deleted must not come back.
+        flows::admin::tasks::resume(&hub).await?;
         flows::deactivate::resume(&hub).await?;
         flows::profile::resume(&hub).await?;
         flows::upgrade::resume(&hub).await?;

@@ -24,6 +24,8 @@ const INBOUND_TXN_LIFETIME_MS: Millis = 36 * 60 * 60 * 1_000;
 const FRIEND_MEMORY_MS: Millis = 90 * 24 * 60 * 60 * 1_000;
 /// How long somebody has who is proving a mail address.
 const EMAIL_SESSION_LIFETIME_MS: Millis = 48 * 60 * 60 * 1_000;
+/// How long it is told what became of work for administrators.
+const ADMIN_TASK_LIFETIME_MS: Millis = 7 * 24 * 60 * 60 * 1_000;
 /// How long an upload may go on to an address whose time was up after it had begun.
 const UPLOAD_GRACE_MS: Millis = 24 * 60 * 60 * 1_000;
 
@@ -84,6 +86,14 @@ async fn clear_database(env: &Env) {
     report(
         "mail addresses to be proved",
         env.store.prune_email_sessions(now - EMAIL_SESSION_LIFETIME_MS).await,
+    );
+    report(
+        "work for administrators that has ended",
+        env.store.prune_admin_tasks(now - ADMIN_TASK_LIFETIME_MS).await,
+    );
+    report(
+        "blocks of addresses that have ended",
+        env.store.prune_ip_blocks(now).await,
     );
     inbox::trim_all(env).await;
     let reserved_before = now

@@ -11,6 +11,7 @@ pub mod policy;
 pub mod presence;
 pub mod push;
 pub mod room;
+pub mod security;
 pub mod session;
 pub mod settings;
 pub mod stream;

@@ -2,7 +2,9 @@
 
 pub mod access_token;
 pub mod account_data;
+pub mod admin_task;
 pub mod backward_extremity;
+pub mod blocked_room;
 pub mod consumer_cursor;
 pub mod cross_signing_key;
 pub mod current_state;
@@ -24,6 +26,7 @@ pub mod history_hole;
 pub mod ids;
 pub mod inbound_pdu;
 pub mod inbound_txn;
+pub mod ip_block;
 pub mod journal_head;
 pub mod key_backup;
 pub mod key_backup_session;
@@ -37,8 +40,10 @@ pub mod partial_room;
 pub mod presence;
 pub mod profile_field;
 pub mod profile_spread;
+pub mod protected_media;
 pub mod public_room;
 pub mod pusher;
+pub mod quarantine_change;
 pub mod receipt;
 pub mod refresh_token;
 pub mod registration_token;
@@ -51,6 +56,7 @@ pub mod room;
 pub mod room_alias;
 pub mod room_head;
 pub mod room_upgrade;
+pub mod security_event;
 pub mod server_key;
 pub mod server_key_document;
 pub mod short_token;
@@ -65,6 +71,7 @@ pub mod to_device;
 pub mod to_device_txn;
 pub mod user;
 pub mod user_email;
+pub mod user_override;
 pub mod voice_message;
 
 #[cfg(test)]

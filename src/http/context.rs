@@ -1,7 +1,7 @@
 //! What a handler is called with.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use actors::error::{DomainError, Outcome};
 use actors::hub::Hub;
@@ -161,11 +161,16 @@ pub struct RawRequest {
     pub args: Vec<String>,
     /// The whole body; empty where it is streamed.
     pub body: Bytes,
-    /// The body, on endpoints registered with `streamed`.
-    pub stream: Option<BodyStream>,
+    /// See [`Self::take_stream`]; the lock is never contended, it lets references to the request cross threads.
+    pub(super) stream: Mutex<Option<BodyStream>>,
 }
 
 impl RawRequest {
+    /// The body, on endpoints registered with `streamed`; once.
+    pub fn take_stream(&self) -> Option<BodyStream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// A path argument by its place.
     ///
     /// # Errors

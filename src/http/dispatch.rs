@@ -87,6 +87,10 @@ async fn answer<H: Backend>(request: HttpRequest, mut payload: web::Payload, sta
 
 /// Whether errors look as in the API reference beside the specification.
 fn is_seed_path<H: Backend>(state: &HttpState<H>, path: &str) -> bool {
+    // Programs for administrators read both.
+    if path.starts_with("/_synapse/admin/") {
+        return true;
+    }
     let beside = PathPrefix::of(path) == PathPrefix::R0 || is_extension(path);
     beside && state.config.compat.r0_profile == R0Profile::Seed
 }

@@ -1,7 +1,7 @@
 //! The table of endpoints. Handlers are erased to one shape as soon as they are registered.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actors::error::Outcome;
@@ -165,7 +165,7 @@ impl<H: 'static> Table<H> {
                 RawRequest {
                     args: call.args,
                     body,
-                    stream: call.stream,
+                    stream: Mutex::new(call.stream),
                 },
             )
         });

@@ -1,20 +1,23 @@
 //! Rate limits: a token bucket for each class and caller, in bounded memory.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use actors::error::{DomainError, Outcome};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{NotUntil, Quota, RateLimiter};
+use lru::LruCache;
+use ruma::{OwnedUserId, UserId};
 
 use crate::config::{RateLimit, RateLimits};
 
 /// What a request counts as; `[rate_limits]` says how many of each are allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Whatever the specification calls rate-limited.
     Default,
@@ -38,6 +41,8 @@ pub enum Class {
     Voip,
 }
 
+/// Users with limits of their own whose buckets are kept, by class.
+const OWN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(10_000);
 /// Callers of one class that are told apart; beyond that they share buckets.
 const MAX_CALLERS: usize = 100_000;
 /// Shared buckets of a full class.
@@ -45,11 +50,14 @@ const SHARED: u64 = 1_024;
 /// Full buckets are forgotten once in so many checks.
 const CLEAN_EVERY: u64 = 16_384;
 
+type Bucket = RateLimiter<NotKeyed, InMemoryState, DefaultClock>;
 type Limiter = RateLimiter<u64, DashMapStateStore<u64>, DefaultClock>;
 
 /// All buckets.
 pub struct Limits {
     classes: RwLock<Option<Arc<Classes>>>,
+    /// Buckets of users with limits of their own, with those limits.
+    own: Mutex<LruCache<(Class, OwnedUserId), ((i64, i64), Arc<Bucket>)>>,
     /// Keyed, so that nobody can choose whose bucket they share.
     hasher: RandomState,
     checks: AtomicU64,
@@ -92,6 +100,7 @@ impl Limits {
     pub fn new(config: &RateLimits) -> Self {
         Self {
             classes: RwLock::new(Classes::new(config)),
+            own: Mutex::new(LruCache::new(OWN)),
             hasher: RandomState::new(),
             checks: AtomicU64::new(0),
         }
@@ -119,13 +128,47 @@ impl Limits {
         } else {
             hash % SHARED
         };
-        limiter.check_key(&key).map_err(|until| {
-            let wait = until.wait_time_from(DefaultClock::default().now());
-            metrics::counter!("http_rate_limited_total", "class" => format!("{class:?}")).increment(1);
-            DomainError::Overloaded {
-                retry_after_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1),
+        limiter.check_key(&key).map_err(|until| refusal(class, &until))
+    }
+}
+
+impl Limits {
+    /// The same for a user with a limit of its own: requests a second, and at once; 0 a second for none.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_own(&self, class: Class, user: &UserId, own: (i64, i64)) -> Outcome<()> {
+        let enabled = self.classes.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        let (Some(per_second), true) = (positive(own.0), enabled) else {
+            return Ok(());
+        };
+        let quota = Quota::per_second(per_second).allow_burst(positive(own.1).unwrap_or(NonZeroU32::MIN));
+        let bucket = {
+            // Every change is a single step: a panic elsewhere leaves nothing half done.
+            let mut all = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+            let key = (class, user.to_owned());
+            match all.get(&key) {
+                Some((same, bucket)) if *same == own => bucket.clone(),
+                _ => {
+                    let bucket = Arc::new(RateLimiter::direct(quota));
+                    all.put(key, (own, bucket.clone()));
+                    bucket
+                }
             }
-        })
+        };
+        bucket.check().map_err(|until| refusal(class, &until))
+    }
+}
+
+fn positive(number: i64) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
+}
+
+fn refusal(class: Class, until: &NotUntil<<DefaultClock as governor::clock::Clock>::Instant>) -> DomainError {
+    let wait = until.wait_time_from(DefaultClock::default().now());
+    metrics::counter!("http_rate_limited_total", "class" => format!("{class:?}")).increment(1);
+    DomainError::Overloaded {
+        retry_after_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1),
     }
 }
 

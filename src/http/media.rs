@@ -172,7 +172,7 @@ async fn incoming(ctx: &Ctx, request: RawRequest) -> Outcome<(Label, Upload)> {
         name: name.clone(),
     };
     let stream = request
-        .stream
+        .take_stream()
         .ok_or_else(|| DomainError::internal("an upload without a stream"))?;
     let is_json = label
         .content_type

@@ -38,7 +38,7 @@ pub fn table(process: &process::Process) -> Table {
     process.routes(&mut table);
     client::routes(&mut table, process.max_upload_bytes());
     media::routes(&mut table, process.max_upload_bytes());
-    admin::routes(&mut table);
+    admin::routes(&mut table, process.logs());
     federation::routes(&mut table);
     table
 }

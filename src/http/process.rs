@@ -16,12 +16,14 @@ use super::context::{Ctx, RawRequest};
 use super::endpoint::Table;
 use super::reply::Reply;
 use crate::config::Config;
+use crate::log_ring::LogRing;
 
 /// What these endpoints need that other handlers do not.
 #[derive(Clone)]
 pub struct Process {
     config: Arc<Config>,
     metrics: Metrics,
+    logs: Arc<LogRing>,
 }
 
 /// Renders every metric in Prometheus' text format.
@@ -48,7 +50,20 @@ impl Process {
         Self {
             config,
             metrics: Arc::new(metrics),
+            logs: Arc::default(),
         }
+    }
+
+    /// With the lines of the log that administrators may read.
+    #[must_use]
+    pub fn with_logs(self, logs: Arc<LogRing>) -> Self {
+        Self { logs, ..self }
+    }
+
+    /// The lines of the log that administrators may read.
+    #[must_use]
+    pub fn logs(&self) -> &Arc<LogRing> {
+        &self.logs
     }
 
     /// The largest upload, bytes.

@@ -131,7 +131,9 @@ pub fn start(
     hub: Arc<Hub>,
     telemetry: Telemetry,
 ) -> Result<Server, ServerError> {
-    let table = super::table(&Process::new(config.clone(), move || telemetry.render_metrics()));
+    let logs = telemetry.logs().clone();
+    let process = Process::new(config.clone(), move || telemetry.render_metrics()).with_logs(logs);
+    let table = super::table(&process);
     if !table.conflicts().is_empty() {
         return Err(ServerError::Conflict(table.conflicts().join(", ")));
     }

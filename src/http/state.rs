@@ -1,15 +1,16 @@
 //! What all requests share.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use actors::error::Outcome;
 use actors::federation::SignedRequest;
 use actors::hub::Hub;
+use actors::security::Incident;
 use actors::session::identity::Identity;
 use futures_util::future::BoxFuture;
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, UserId};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -32,6 +33,19 @@ pub trait Backend: Send + Sync + 'static {
         false
     }
 
+    /// Whether an address is blocked. Must be quick.
+    fn is_blocked(&self, _ip: IpAddr) -> bool {
+        false
+    }
+
+    /// A request was refused before anybody looked at what it wants. Must be quick.
+    fn refused(&self, _incident: Incident, _info: &RequestInfo) {}
+
+    /// The user's own rate limit, requests a second and at once; 0 a second for none. Must be quick.
+    fn rate_limit(&self, _user: &UserId) -> Option<(i64, i64)> {
+        None
+    }
+
     /// A token's device made a request. Must be quick.
     fn seen(&self, _identity: &Identity, _info: &RequestInfo) {}
 
@@ -50,6 +64,19 @@ impl Backend for Hub {
 
     fn is_fenced(&self) -> bool {
         Self::is_fenced(self)
+    }
+
+    fn is_blocked(&self, ip: IpAddr) -> bool {
+        self.env().security.is_blocked(ip)
+    }
+
+    fn refused(&self, incident: Incident, info: &RequestInfo) {
+        let agent = info.user_agent.as_deref();
+        self.env().security.note(incident, None, info.ip, agent);
+    }
+
+    fn rate_limit(&self, user: &UserId) -> Option<(i64, i64)> {
+        self.env().security.rate_limit(user)
     }
 
     fn seen(&self, identity: &Identity, info: &RequestInfo) {

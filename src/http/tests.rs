@@ -48,7 +48,9 @@ async fn maybe(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
 }
 
 async fn count(_: Ctx, request: RawRequest) -> Outcome<Reply> {
-    let mut pieces = request.stream.ok_or_else(|| DomainError::internal("not streamed"))?;
+    let mut pieces = request
+        .take_stream()
+        .ok_or_else(|| DomainError::internal("not streamed"))?;
     let mut total = 0;
     while let Some(piece) = pieces.next().await {
         total += piece.map_err(|e| DomainError::too_large(e.to_string()))?.len();

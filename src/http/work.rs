@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_web::web;
 use actors::error::{DomainError, Outcome};
 use actors::federation::SignedRequest;
+use actors::security::Incident;
 use actors::session::identity::Identity;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, Either, select};
@@ -26,6 +27,7 @@ use tracing::{Instrument as _, Span};
 use super::auth::{self, Policy};
 use super::context::{BodyStream, Ctx, RequestInfo};
 use super::endpoint::{BodyKind, Call, Endpoint};
+use super::limits::Class;
 use super::reply::Reply;
 use super::ruma::require_object;
 use super::state::{Backend, HttpState};
@@ -51,6 +53,7 @@ impl<H: Backend> Work<'_, H> {
     /// All stages.
     pub async fn run(mut self, payload: &mut web::Payload) -> Outcome<Reply> {
         require_ownership(self.state)?;
+        self.admit_address()?;
         let lane = if self.endpoint.long_poll {
             &self.state.long_polls
         } else {
@@ -86,6 +89,15 @@ impl<H: Backend> Work<'_, H> {
         reply
     }
 
+    /// Keeps blocked addresses out, whatever they want.
+    fn admit_address(&self) -> Outcome<()> {
+        if !self.state.hub.is_blocked(self.info.ip) {
+            return Ok(());
+        }
+        self.state.hub.refused(Incident::AddressRefused, &self.info);
+        Err(DomainError::forbidden("Your address is blocked on this server"))
+    }
+
     /// Whose token it is. Comes before the body is looked at.
     async fn authenticate(&self) -> Outcome<Option<Arc<Identity>>> {
         let policy = self.endpoint.policy;
@@ -95,7 +107,13 @@ impl<H: Backend> Work<'_, H> {
         match auth::token(&self.info.headers, &self.info.query) {
             Some(token) => {
                 let hub = &self.state.hub;
-                on_io(hub.io(), hub.clone().identify(token)).await.map(Some)
+                let identified = on_io(hub.io(), hub.clone().identify(token)).await;
+                if let Err(error) = &identified
+                    && is_no_token(error)
+                {
+                    hub.refused(Incident::TokenRefused, &self.info);
+                }
+                identified.map(Some)
             }
             None if policy.needs_token() => Err(DomainError::missing_token("missing access token")),
             None => Ok(None),
@@ -109,7 +127,13 @@ impl<H: Backend> Work<'_, H> {
         };
         match identity {
             Some(identity) if identity.unlimited => Ok(()),
-            Some(identity) => self.state.limits.check(class, &identity.user_id),
+            Some(identity) => {
+                let user = &identity.user_id;
+                match self.state.hub.rate_limit(user) {
+                    Some(own) if class != Class::Login => self.state.limits.check_own(class, user, own),
+                    _ => self.state.limits.check(class, user),
+                }
+            }
             None => self.state.limits.check(class, &self.info.ip),
         }
     }
@@ -211,6 +235,16 @@ impl<H: Backend> Work<'_, H> {
             Either::Left(((), answer)) => answer.await,
             Either::Right((answer, _)) => answer,
         }
+    }
+}
+
+/// Whether a token is none at all; one that has only expired was one.
+fn is_no_token(error: &DomainError) -> bool {
+    match error {
+        DomainError::Matrix { errcode, extra, .. } => {
+            errcode == "M_UNKNOWN_TOKEN" && extra.get("soft_logout") != Some(&true.into())
+        }
+        _ => false,
     }
 }
 

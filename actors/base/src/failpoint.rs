@@ -37,6 +37,10 @@ pub const FRIEND_TOLD: &str = "friend.told";
 pub const FRIEND_ROOM: &str = "friend.room";
 /// The room of two friends is there; the user's clients do not know yet what it is.
 pub const FRIEND_ENTERED: &str = "friend.entered";
+/// How far an administrator's task has come is written; the next step is not begun.
+pub const ADMIN_NOTED: &str = "admin.noted";
+/// A room's readers have lost it; the rest of it is still there.
+pub const ROOM_PURGED: &str = "room.purged";
 
 /// The armed point, if any.
 #[derive(Clone, Debug, Default)]

@@ -7,6 +7,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, Room
 
 use super::remote::{self, candidates::Hints};
 use super::{alias, profiles};
+use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
 use crate::room::commands::Draft;
@@ -35,6 +36,9 @@ pub struct Change<'a> {
 /// `M_FORBIDDEN` with the reason; what another server says that has to agree.
 pub async fn change(hub: &Hub, change: &Change<'_>, action: Action) -> Outcome<()> {
     let env = hub.env();
+    if matches!(action, Action::Invite { .. }) {
+        refuse_blocked(env, change.room_id).await?;
+    }
     let room = hub.rooms().view(change.room_id).await?;
     if action == Action::Leave
         && let Some(pending) = remote::pending(env, change.sender, change.room_id, room.as_deref()).await?
@@ -56,6 +60,17 @@ pub async fn send_state(hub: &Hub, room_id: &RoomId, draft: Draft) -> Outcome<Ow
         remote::invite::send(hub, room_id, &draft).await
     } else {
         hub.rooms().send(room_id, draft).await
+    }
+}
+
+/// Refuses rooms that administrators have closed to everybody.
+///
+/// # Errors
+/// `M_FORBIDDEN`.
+pub async fn refuse_blocked(env: &Env, room_id: &RoomId) -> Outcome<()> {
+    match env.store.blocked_room(room_id.as_str()).await? {
+        Some(_) => Err(DomainError::forbidden("This room has been blocked on this server")),
+        None => Ok(()),
     }
 }
 
@@ -163,6 +178,7 @@ impl Goal {
                 RoomId::parse(target.as_str()).map_err(|e| DomainError::invalid_param(format!("room id: {e}")))?
             }
         };
+        refuse_blocked(hub.env(), &room_id).await?;
         Ok(Self { room_id, named })
     }
 

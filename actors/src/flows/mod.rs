@@ -1,6 +1,7 @@
 //! Operations over several rooms, tables or servers. Plain async functions over the [`Hub`](crate::hub::Hub): they hold no
 //! state, and each step can be repeated.
 
+pub mod admin;
 pub mod alias;
 pub mod backfill;
 pub mod by_time;

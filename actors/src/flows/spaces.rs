@@ -177,20 +177,24 @@ async fn node(
     told: &mut remote::Told,
     room_id: &RoomId,
     via: &[OwnedServerName],
-    user: &UserId,
+    walk: &Walk<'_>,
 ) -> Outcome<Option<Node>> {
     let env = hub.env();
+    let user = walk.user;
     let here = hub.rooms().view(room_id).await?;
     if let Some(room) = here
         && (room.joined_servers.is_empty() || room.joined_servers.contains(&env.server_name))
     {
-        return Ok(match may_preview(hub, &room, Some(user)).await? {
+        return Ok(match walk.everything || may_preview(hub, &room, Some(user)).await? {
             true => Some(Node {
                 summary: Summary::of_room(&room).with([])?,
                 children: children(&room),
             }),
             false => None,
         });
+    }
+    if walk.everything {
+        return Ok(None);
     }
     remote::node(hub, told, room_id, via, user).await
 }
@@ -202,6 +206,8 @@ pub struct Walk<'a> {
     pub root: &'a RoomId,
     /// Who asks.
     pub user: &'a UserId,
+    /// Every room that this server is in, and no others: for administrators.
+    pub everything: bool,
     /// Only suggested children.
     pub suggested_only: bool,
     /// How deep.
@@ -230,9 +236,7 @@ pub async fn walk(hub: &Hub, walk: &Walk<'_>) -> Outcome<(Vec<Value>, Option<Str
     let denied = || DomainError::forbidden(format!("you may not see {}", walk.root));
     let mut told = remote::Told::default();
     let via: Vec<_> = walk.root.server_name().map(ToOwned::to_owned).into_iter().collect();
-    let root = node(hub, &mut told, walk.root, &via, walk.user)
-        .await?
-        .ok_or_else(denied)?;
+    let root = node(hub, &mut told, walk.root, &via, walk).await?.ok_or_else(denied)?;
     let limit = walk.limit.clamp(1, MAX_PAGE);
     let max_depth = walk.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
     let mut seen = HashSet::from([walk.root.to_owned()]);
@@ -255,7 +259,7 @@ pub async fn walk(hub: &Hub, walk: &Walk<'_>) -> Outcome<(Vec<Value>, Option<Str
             if seen.len() >= MAX_VISITED || !seen.insert(child.room_id.clone()) {
                 continue;
             }
-            if let Some(room) = node(hub, &mut told, &child.room_id, &child.via, walk.user).await? {
+            if let Some(room) = node(hub, &mut told, &child.room_id, &child.via, walk).await? {
                 waiting.push((room, depth + 1));
             }
         }

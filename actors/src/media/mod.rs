@@ -31,6 +31,8 @@ use crate::error::{DomainError, Outcome};
 
 /// Characters of a media id: enough that nobody guesses one.
 const ID_LEN: usize = 24;
+/// When media was read is written at most once in this time.
+const ACCESS_QUIET_MS: i64 = 60 * 60 * 1_000;
 /// `state` of an address that nothing was uploaded to.
 const RESERVED: &str = "reserved";
 /// `state` of media that is there.
@@ -169,11 +171,47 @@ pub async fn find(env: &Env, origin: &str, id: &str) -> Outcome<media::Model> {
     Ok(row)
 }
 
+/// Notes that media was read; cheap where that was noted lately.
+fn note_access(env: &Env, row: &media::Model) {
+    let now = env.clock.now_ms();
+    if now.saturating_sub(row.last_access_ts) < ACCESS_QUIET_MS {
+        return;
+    }
+    let (store, origin, id) = (env.store.clone(), row.origin.clone(), row.media_id.clone());
+    env.io.spawn(async move {
+        if let Err(error) = store.touch_media(&origin, &id, now).await {
+            tracing::warn!(%error, "when media was read is not written");
+        }
+    });
+}
+
+/// Deletes a piece of media with its thumbnails: the rows, then the files.
+///
+/// # Errors
+/// `Unavailable` when the database does not answer.
+pub async fn delete(env: &Env, row: &media::Model) -> Outcome<()> {
+    let thumbnails = env.store.delete_media(&row.origin, &row.media_id).await?;
+    let name = name(env, row);
+    let small = thumbnails
+        .iter()
+        .map(|t| thumbnail_file(env, &name, (t.width, t.height), &t.method));
+    for path in small.chain([place(env, row)]) {
+        match fs::remove_file(&path).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, path = %path.display(), "a file of deleted media stays");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Opens the file of a piece of media.
 ///
 /// # Errors
 /// `M_NOT_FOUND` when the file is gone.
 pub async fn open(env: &Env, row: &media::Model) -> Outcome<File> {
+    note_access(env, row);
     File::open(place(env, row)).await.map_err(|error| {
         tracing::error!(media = row.media_id, %error, "media file cannot be opened");
         DomainError::not_found("Media not found.")
@@ -191,6 +229,7 @@ pub async fn thumbnail(
     method: Method,
     max_pixels: u64,
 ) -> Outcome<(Bytes, String)> {
+    note_access(env, row);
     let (size, method) = thumbnail::standard(size, method);
     let kept = env.store.thumbnails(&row.origin, &row.media_id).await?;
     let path = thumbnail_path(env, &name(env, row), size, method);
@@ -368,8 +407,13 @@ fn temporary_path(env: &Env) -> PathBuf {
 }
 
 fn thumbnail_path(env: &Env, id: &str, size: Size, method: Method) -> PathBuf {
+    let size = (i64::from(size.width), i64::from(size.height));
+    thumbnail_file(env, id, size, method.as_str())
+}
+
+fn thumbnail_file(env: &Env, id: &str, (width, height): (i64, i64), method: &str) -> PathBuf {
     let (shelf, board) = (id.get(0..2).unwrap_or("__"), id.get(2..4).unwrap_or("__"));
-    let name = format!("{id}-{}x{}-{}", size.width, size.height, method.as_str());
+    let name = format!("{id}-{width}x{height}-{method}");
     env.settings
         .media_path
         .join("thumbnails")

@@ -8,12 +8,15 @@ use ruma::{OwnedUserId, RoomId, RoomVersionId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::commands::{Append, Appended, Backfill, Create, Import, Imported, Ingest, OutOfRoom, SetReceipt, Verdict};
+use super::commands::{
+    Append, Appended, Backfill, Create, Import, Imported, Ingest, OutOfRoom, PurgeHistory, Purged, SetReceipt, Verdict,
+};
 use super::commit::{self, Answer, End, Item};
 use super::heal;
 use super::import::{self, Failed};
 use super::outside;
 use super::plan::{self, BATCH_EVENTS};
+use super::purge;
 use super::receive::{self, Received};
 use super::rules;
 use super::snapshot::RoomSnapshot;
@@ -45,6 +48,10 @@ pub enum RoomCommand {
     RemoteReceipts(Vec<SetReceipt>),
     /// A local user who left wants to forget the room.
     Forget(OwnedUserId),
+    /// A part of the past is deleted.
+    PurgeHistory(PurgeHistory),
+    /// The room is deleted, with everything that hangs on it. What is not there is no error.
+    Purge,
 }
 
 /// The answers.
@@ -56,6 +63,8 @@ pub enum RoomReply {
     Ingested(Vec<Verdict>),
     /// To [`RoomCommand::Import`].
     Imported(Imported),
+    /// To [`RoomCommand::PurgeHistory`].
+    Purged(Purged),
     /// To everything without a result.
     Done,
 }
@@ -109,6 +118,14 @@ impl Managed for RoomKind {
                         let made = import::import(&env, &state, import).await;
                         let made = made.map(|made| (made.room, RoomReply::Imported(made.imported)));
                         return taken(&env, state, made);
+                    }
+                    RoomCommand::Purge => {
+                        let replies = vec![purge::room(&env, &key).await.map(|()| RoomReply::Done)];
+                        return Ran::Reload { replies };
+                    }
+                    RoomCommand::PurgeHistory(wanted) => {
+                        let replies = vec![purge::history(&env, &state, wanted).await.map(RoomReply::Purged)];
+                        return Ran::Reload { replies };
                     }
                     RoomCommand::OutOfRoom(event) => {
                         let taken_in = outside::take(&env, &state, event).await;
@@ -234,6 +251,8 @@ fn version_of(command: &RoomCommand) -> Option<&str> {
         RoomCommand::Create(create) => Some(&create.version),
         RoomCommand::Import(import) => Some(&import.version),
         RoomCommand::OutOfRoom(event) => Some(&event.version),
+        // A room that this server has no state of can be deleted as well; any version will do for what is not there.
+        RoomCommand::Purge => Some("1"),
         _ => None,
     }
 }

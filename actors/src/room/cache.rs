@@ -239,6 +239,19 @@ impl RoomCache {
         self.rooms.invalidate(&room_id.to_owned());
     }
 
+    /// Forgets a room that is deleted, or whose past is: also its events, wherever they were kept.
+    pub(super) fn forget(&self, room_id: &RoomId, nid: RoomNid, whole: bool) {
+        self.invalidate(room_id);
+        // Rare enough that everybody's may go.
+        self.events.invalidate_all();
+        self.event_nids.invalidate_all();
+        if whole {
+            self.names.invalidate(&nid);
+            self.groups.invalidate_all();
+            self.resets.invalidate(&nid);
+        }
+    }
+
     /// A room's identity by number.
     ///
     /// # Errors

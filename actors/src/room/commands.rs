@@ -222,6 +222,26 @@ pub enum Verdict {
     Missing(Vec<OwnedEventId>),
 }
 
+/// Messages of the past that are to be deleted for good; state stays, and so does what new events follow.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct PurgeHistory {
+    /// Behind this position.
+    pub above: i64,
+    /// Before this position.
+    pub before: i64,
+    /// Those of this server's users too.
+    pub local: bool,
+}
+
+/// What became of a part of a [`PurgeHistory`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    /// How many were deleted.
+    pub deleted: u64,
+    /// Where to go on, above; `None` when all is done.
+    pub next: Option<i64>,
+}
+
 /// A receipt of a user.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SetReceipt {

@@ -9,7 +9,8 @@ use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
 use super::actor::{RoomCommand, RoomKind, RoomReply};
 use super::cache::Reset;
 use super::commands::{
-    Append, Appended, Backfill, Create, Draft, Import, Imported, Ingest, OutOfRoom, SetReceipt, SetTyping, Verdict,
+    Append, Appended, Backfill, Create, Draft, Import, Imported, Ingest, OutOfRoom, PurgeHistory, Purged, SetReceipt,
+    SetTyping, Verdict,
 };
 use super::membership;
 use super::outside;
@@ -23,6 +24,8 @@ use crate::supervisor::{Fabric, Handle, Settings};
 
 /// How long an import may take, the wait for its turn included.
 const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
+/// How long the deletion of a room may take.
+const PURGE_DEADLINE: Duration = Duration::from_secs(3_600);
 /// Receipts of other servers' users that one command takes.
 const RECEIPTS_AT_ONCE: usize = 200;
 
@@ -181,6 +184,34 @@ impl Rooms {
     /// of a local user; `M_UNSUPPORTED_ROOM_VERSION`.
     pub async fn out_of_room(&self, room_id: &RoomId, event: OutOfRoom) -> Outcome<()> {
         self.done(room_id, RoomCommand::OutOfRoom(event)).await
+    }
+
+    /// Deletes a room with everything that hangs on it; whoever asks the room meanwhile waits.
+    ///
+    /// # Errors
+    /// `Unavailable`: what is left is deleted when it is asked for again.
+    pub async fn purge(&self, room_id: &RoomId) -> Outcome<()> {
+        let command = RoomCommand::Purge;
+        match self
+            .actors
+            .ask_within(room_id.as_str(), command, PURGE_DEADLINE)
+            .await?
+        {
+            RoomReply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Deletes a part of a room's past.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND` for unknown rooms.
+    pub async fn purge_history(&self, room_id: &RoomId, wanted: PurgeHistory) -> Outcome<Purged> {
+        let command = RoomCommand::PurgeHistory(wanted);
+        match self.actors.ask(room_id.as_str(), command).await? {
+            RoomReply::Purged(purged) => Ok(purged),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Moves a receipt; one that would move backwards stays.

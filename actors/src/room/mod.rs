@@ -24,6 +24,7 @@ pub mod membership;
 mod name;
 mod outside;
 pub mod plan;
+mod purge;
 pub mod read;
 mod receipts;
 mod receive;

@@ -26,6 +26,8 @@ pub enum Refreshing {
     Expiring,
     /// An access token that never expires, and a refresh token all the same.
     Lasting,
+    /// One access token that expires at a time, Unix milliseconds.
+    Until(Millis),
 }
 
 /// A device that logs in.
@@ -109,10 +111,15 @@ pub enum AccountCommand {
         /// In lower case.
         address: String,
     },
-    /// Ends the account for ever. Repeating it is harmless.
+    /// Ends the account. Repeating it is harmless.
     Deactivate {
         /// Whether the user wants to be forgotten.
         erase: bool,
+    },
+    /// Gives a deactivated user the account back, empty as it is.
+    Reactivate {
+        /// A PHC string; `None` where no password can log in.
+        hash: Option<Secret>,
     },
 }
 
@@ -251,6 +258,15 @@ pub async fn run(env: &Env, view: &UserView, command: AccountCommand) -> Outcome
             None
         }
         AccountCommand::Deactivate { erase } => Some(deactivate(env, view, erase).await?),
+        AccountCommand::Reactivate { hash } => {
+            env.store
+                .reactivate_user(user, hash.as_ref().map(Secret::expose))
+                .await?;
+            Some(UserView {
+                deactivated: false,
+                ..view.clone()
+            })
+        }
     };
     Ok((AccountReply::Done, changed))
 }
@@ -348,9 +364,14 @@ fn make_tokens(
     now: Millis,
 ) -> (access_token::Model, Option<refresh_token::Model>, NewSession) {
     let settings = &env.settings;
-    let expires_in_ms = (refreshing == Refreshing::Expiring).then_some(settings.refreshable_access_token_lifetime_ms);
+    let expires_in_ms = match refreshing {
+        Refreshing::Expiring => Some(settings.refreshable_access_token_lifetime_ms),
+        Refreshing::Until(ts) => Some(ts.saturating_sub(now)),
+        Refreshing::No | Refreshing::Lasting => None,
+    };
     let access = token::generate(&env.rng, "srt");
-    let refresh = (refreshing != Refreshing::No).then(|| token::generate(&env.rng, "srr"));
+    let refreshes = matches!(refreshing, Refreshing::Expiring | Refreshing::Lasting);
+    let refresh = refreshes.then(|| token::generate(&env.rng, "srr"));
     let access_row = access_token::Model {
         token_hash: access.hash().to_vec(),
         user_id: user.to_string(),

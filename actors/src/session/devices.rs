@@ -44,6 +44,13 @@ pub enum DeviceCommand {
         /// The name.
         display_name: Option<String>,
     },
+    /// Makes a device without tokens; one that is there stays as it is.
+    Create {
+        /// Which.
+        device_id: OwnedDeviceId,
+        /// The name.
+        display_name: Option<String>,
+    },
     /// Ends devices with their tokens, keys, inboxes and pushers. Unknown ones count as ended.
     Delete {
         /// Which.
@@ -69,6 +76,10 @@ pub async fn run(env: &Env, view: &UserView, command: DeviceCommand) -> Outcome<
             device_id,
             display_name,
         } => rename(env, view, device_id, display_name).await?,
+        DeviceCommand::Create {
+            device_id,
+            display_name,
+        } => create(env, view, device_id, display_name).await?,
         DeviceCommand::Delete { device_ids } => delete(env, view, &device_ids).await?,
     };
     Ok((DeviceReply::Done, changed))
@@ -99,6 +110,35 @@ async fn rename(
     }
     let renamed = vec![device_id.to_string()];
     commit(env, Rows::default(), renamed, &changed, Vec::new()).await?;
+    Ok(Some(changed))
+}
+
+async fn create(
+    env: &Env,
+    view: &UserView,
+    device_id: OwnedDeviceId,
+    name: Option<String>,
+) -> Outcome<Option<UserView>> {
+    check_id(device_id.as_str())?;
+    if view.devices.contains_key(&device_id) {
+        return Ok(None);
+    }
+    let now = env.clock.now_ms();
+    let row = device::Model {
+        user_id: view.user_id.to_string(),
+        device_id: device_id.to_string(),
+        display_name: name.map(|name| name.chars().take(MAX_NAME).collect()),
+        last_seen_ts: now,
+        last_seen_ip: None,
+        user_agent: None,
+        created_ts: now,
+    };
+    let changed = with_device(view, &row);
+    let rows = Rows {
+        devices: vec![row],
+        ..Rows::default()
+    };
+    announce(env, rows, &changed, Vec::new()).await?;
     Ok(Some(changed))
 }
 

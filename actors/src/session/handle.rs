@@ -219,6 +219,20 @@ impl Sessions {
             .map(|_| ())
     }
 
+    /// Gives a deactivated user the account back.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND`, `M_WEAK_PASSWORD`, `M_INVALID_PARAM`.
+    pub async fn reactivate(&self, user: &UserId, new: Option<&str>) -> Outcome<()> {
+        let hash = match new {
+            Some(new) => Some(password::hash(&self.env, new).await?),
+            None => None,
+        };
+        self.account(user, AccountCommand::Reactivate { hash })
+            .await
+            .map(|_| ())
+    }
+
     /// Renames a device.
     ///
     /// # Errors
@@ -230,6 +244,23 @@ impl Sessions {
         display_name: Option<String>,
     ) -> Outcome<()> {
         let command = DeviceCommand::Rename {
+            device_id,
+            display_name,
+        };
+        self.ask(user, SessionCommand::Devices(command)).await.map(|_| ())
+    }
+
+    /// Makes a device that nobody is logged in with; one that is there stays as it is.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND`, `M_INVALID_PARAM`.
+    pub async fn create_device(
+        &self,
+        user: &UserId,
+        device_id: OwnedDeviceId,
+        display_name: Option<String>,
+    ) -> Outcome<()> {
+        let command = DeviceCommand::Create {
             device_id,
             display_name,
         };

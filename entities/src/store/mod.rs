@@ -39,6 +39,7 @@
 //! inserts. `RETURNING`, `ON CONFLICT`, `UPDATE … FROM` and `WITH RECURSIVE` work on both. What differs goes to `backend.rs`.
 //! A transaction holds one of very few write connections (on SQLite: the only one): await nothing but the database in it.
 
+pub mod admin;
 pub mod backend;
 pub mod backup;
 mod bulk;

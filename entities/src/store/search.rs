@@ -31,7 +31,7 @@ pub struct UserQuery<'a> {
 }
 
 /// `text` as a part of a LIKE pattern with `\` as its escape.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '%' | '_' | '\\') {
@@ -44,7 +44,7 @@ fn escape(text: &str) -> String {
 
 impl Backend {
     /// LIKE that ignores case (of ASCII letters at least).
-    fn like(self) -> &'static str {
+    pub(super) fn like(self) -> &'static str {
         match self {
             Self::Postgres => "ILIKE",
             Self::Sqlite => "LIKE",

@@ -190,6 +190,13 @@ impl Store {
         tx.commit().await
     }
 
+    /// Gives a deactivated account back to its user.
+    pub async fn reactivate_user(&self, user_id: &str, hash: Option<&str>) -> Result<(), StoreError> {
+        let sql = "UPDATE \"user\" SET deactivated = FALSE, erased = FALSE, password_hash = $2 WHERE user_id = $1";
+        let values = params![user_id, hash.map(str::to_owned)];
+        self.one_user(self.writer().exec(sql, values).await?)
+    }
+
     /// Deactivated users that are still in rooms, invited or knocking: `(user_id, room_id)`.
     pub async fn rooms_to_leave(&self) -> Result<Vec<(String, String)>, StoreError> {
         let sql = "SELECT m.user_id, r.room_id FROM \"user\" u JOIN membership m ON m.user_id = u.user_id \

@@ -21,7 +21,9 @@ pub fn routes(t: &mut Table) {
     t.user(delete_many).limit(Class::Login).fix(fix_auth);
 }
 
-fn shown(row: &device::Model) -> Value {
+/// A device as its user and administrators see it.
+#[must_use]
+pub fn shown(row: &device::Model) -> Value {
     json!({
         "device_id": row.device_id,
         "display_name": row.display_name,

@@ -2,6 +2,7 @@
 
 use actors::env::Env;
 use actors::error::{DomainError, Outcome};
+use actors::security::Incident;
 use actors::session::{email, localpart, password, token};
 use entities::short_token;
 use http::Method;
@@ -97,6 +98,7 @@ async fn login(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
         password_proved,
     );
     let session = ctx.hub.sessions().login(&user, device).await?;
+    note(&ctx, Incident::LoginSucceeded, Some(user.as_str()));
     let mut body = logged_in(&ctx, &session);
     if let Some(base) = ctx.config.client_base_url() {
         body.insert(
@@ -148,8 +150,17 @@ async fn by_password(ctx: &Ctx, login: &Login) -> Outcome<OwnedUserId> {
     }
     match (password::verify(env, user.as_deref(), given).await?, user) {
         (true, Some(user)) => Ok(user),
-        _ => Err(wrong_credentials()),
+        (_, user) => {
+            let named = user.as_ref().map(|user| user.as_str());
+            note(ctx, Incident::LoginFailed, named);
+            Err(wrong_credentials())
+        }
     }
+}
+
+fn note(ctx: &Ctx, incident: Incident, user: Option<&str>) {
+    let agent = ctx.request.user_agent.as_deref();
+    ctx.hub.env().security.note(incident, user, ctx.request.ip, agent);
 }
 
 async fn by_token(ctx: &Ctx, given: Option<&str>) -> Outcome<OwnedUserId> {

@@ -6,7 +6,7 @@ mod backup;
 mod cross_signing;
 mod data;
 mod dehydrated;
-mod devices;
+pub mod devices;
 mod emails;
 mod fallback;
 mod filter;

@@ -44,7 +44,7 @@ async fn versions(_: Ctx, _: get_supported_versions::Request) -> Outcome<Reply> 
 async fn capabilities(ctx: Ctx, _: get_capabilities::v3::Request) -> Outcome<Reply> {
     let on = json!({ "enabled": true });
     let off = json!({ "enabled": false });
-    Reply::json(&json!({
+    let mut answer = json!({
         "capabilities": {
             "m.change_password": on,
             "m.set_displayname": on,
@@ -58,5 +58,9 @@ async fn capabilities(ctx: Ctx, _: get_capabilities::v3::Request) -> Outcome<Rep
                 "available": rules::available(),
             },
         }
-    }))
+    });
+    if ctx.user()?.is_admin {
+        answer["capabilities"]["m.account_moderation"] = json!({ "lock": true, "suspend": true });
+    }
+    Reply::json(&answer)
 }

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::proof::{self, Proof};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
-use crate::flows::guard;
+use crate::flows::{guard, membership};
 use crate::hub::Hub;
 use crate::room::commands::{Incoming, OutOfRoom};
 use crate::room::event::Pdu;
@@ -64,6 +64,7 @@ pub async fn receive(hub: &Hub, invitation: Invitation<'_>) -> Outcome<Canonical
     let user = invited(env, &object, &rules, &invitation)?;
     proof::proven(env, &rules, &object).await?;
     check_user(env, &user).await?;
+    membership::refuse_blocked(env, invitation.room_id).await?;
     let stripped = stripped_state(env, &rules, &invitation).await?;
     let signed = sign(env, &rules, &mut object)?;
     if here.is_none() {

@@ -74,6 +74,9 @@ async fn prune(ctx: &Ctx, room_id: &RoomId, target: &EventId, txn: String, reaso
     if identity.is_suspended {
         own_event(ctx, target).await?;
     }
+    if let Some(event_id) = super::pretended(ctx)? {
+        return Reply::json(&Sent { event_id });
+    }
     let content = match reason {
         Some(reason) => json!({ "reason": reason }),
         None => json!({}),

@@ -60,6 +60,9 @@ async fn send(ctx: Ctx, request: send_message_event::v3::Request) -> Outcome<Rep
         }
         redact::own_only(&ctx, &content).await?;
     }
+    if let Some(event_id) = super::pretended(&ctx)? {
+        return Reply::json(&Sent { event_id });
+    }
     let txn = (identity.device_id.to_string(), request.txn_id.to_string());
     let mut draft = Draft::message(identity.user_id.clone(), &kind, content, Some(txn));
     draft.origin_server_ts = chosen_time(identity, request.timestamp);
@@ -100,6 +103,9 @@ async fn put_state(
         state_key,
     };
     guard::state(&ctx.hub, &ask, &content).await?;
+    if let Some(event_id) = super::pretended(ctx)? {
+        return Ok(event_id);
+    }
     let mut draft = Draft::state(identity.user_id.clone(), kind, state_key, content);
     draft.origin_server_ts = chosen_time(identity, time);
     let event_id = membership::send_state(&ctx.hub, room_id, draft).await?;

@@ -28,6 +28,7 @@ async fn hierarchy(ctx: Ctx, request: get_hierarchy::v1::Request) -> Outcome<Rep
     let walk = Walk {
         root: &request.room_id,
         user: &ctx.user()?.user_id,
+        everything: false,
         suggested_only: request.suggested_only,
         max_depth: request.max_depth.map(count),
         limit: request.limit.map_or(DEFAULT_PAGE, count),
