@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ruma::{OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use super::values::{BaseUrl, DatabaseUrl, IpRange, Secret, non_public_ranges};
+use super::values::{BaseUrl, DatabaseUrl, IpRange, non_public_ranges};
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

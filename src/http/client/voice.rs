@@ -105,7 +105,7 @@ async fn upload(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let incoming = Incoming {
         user: identity.user_id.clone(),
         body: request
-            .stream
+            .take_stream()
             .ok_or_else(|| DomainError::internal("an upload without a stream"))?,
         is_envelope: kind.starts_with("application/json"),
         fields: Fields {
