@@ -17,6 +17,13 @@ impl Store {
         self.reader().all(sql, params![user_id]).await
     }
 
+    /// Halves of users who wait for a user of another server to accept; at most 10,000.
+    pub async fn friends_asked_at(&self, server: &str) -> Result<Vec<friend::Model>, StoreError> {
+        let sql = "SELECT * FROM friend WHERE own_wants = TRUE AND since_ts = 0 AND friend_id LIKE $1 \
+                   ORDER BY user_id, friend_id LIMIT 10000";
+        self.reader().all(sql, params![format!("%:{server}")]).await
+    }
+
     /// Halves with something left to be done, from the one after `(user_id, friend_id)` on.
     pub async fn friends_due(&self, after: (&str, &str), limit: u32) -> Result<Vec<friend::Model>, StoreError> {
         let sql =

@@ -50,6 +50,7 @@ async fn set_password(ctx: Ctx, request: change_password::v3::Request) -> Outcom
     let Ok(identity) = ctx.user() else {
         return recover(&ctx, request).await;
     };
+    Policy::User.admit(identity, false)?;
     let passed = own_account(&ctx, "password", b"", request.auth.as_ref()).await?;
     let keep = Some(identity.device_id.clone());
     sessions

@@ -42,6 +42,13 @@ pub fn routes(t: &mut Table) {
         Policy::Server,
         stance,
     );
+    t.raw(
+        Method::POST,
+        "/_matrix/federation/v1/friends/accept/{request_id}",
+        Policy::Server,
+        accept,
+    )
+    .also("/_matrix/federation/unstable/org.synapse_rust/friends/accept/{request_id}");
 }
 
 async fn query(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
@@ -94,6 +101,25 @@ async fn stance(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
         return Err(DomainError::missing_param("there is no stance"));
     }
     answer(&ctx, asked).await
+}
+
+/// The requester and the target of the request, where it is not named by its id alone.
+#[derive(Default, Deserialize)]
+struct Pair {
+    requester: Option<OwnedUserId>,
+    target: Option<OwnedUserId>,
+}
+
+async fn accept(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
+    let id = request.arg(0)?;
+    let pair: Pair = match request.body.is_empty() {
+        true => Pair::default(),
+        false => request.json()?,
+    };
+    let named = pair.requester.zip(pair.target);
+    let received = friends::accepted(&ctx.hub, ctx.origin()?, id, named).await?;
+    let status = if received.are_friends { "accepted" } else { "pending" };
+    Reply::json(&json!({ "status": status }))
 }
 
 async fn answer(ctx: &Ctx, asked: Asked) -> Outcome<Reply> {

@@ -18,7 +18,7 @@ use futures_util::{StreamExt as _, stream};
 use ruma::{OwnedUserId, UserId};
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use self::receive::{Asked, Received, friends_of, receive, relationship};
+pub use self::receive::{Asked, Received, accepted, friends_of, receive, relationship};
 use crate::error::{DomainError, Outcome};
 use crate::hub::Hub;
 use crate::session::friends::half::{Standing, standing};

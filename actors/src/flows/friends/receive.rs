@@ -119,12 +119,46 @@ fn checked(stance: Stance, message: Option<String>) -> Outcome<Stance> {
 }
 
 fn received(requester: &UserId, target: &UserId, half: Option<&Model>) -> Received {
-    let seq = half.map_or(0, |half| half.their_seq);
-    let digest = Sha256::digest(format!("{requester} {target} {seq}"));
     Received {
-        request_id: format!("req_{}", URL_SAFE_NO_PAD.encode(&digest[..12])),
+        request_id: request_id(requester, target, half.map_or(0, |half| half.their_seq)),
         are_friends: half.is_some_and(|half| standing(half) == Standing::Friends),
     }
+}
+
+/// What the server of `target` calls a request.
+fn request_id(requester: &UserId, target: &UserId, seq: i64) -> String {
+    let digest = Sha256::digest(format!("{requester} {target} {seq}"));
+    format!("req_{}", URL_SAFE_NO_PAD.encode(&digest[..12]))
+}
+
+/// One of another server's users accepts the request of a local one, which is named by its id as that server gave it, or by
+/// the two (requester, target).
+///
+/// # Errors
+/// `M_NOT_FOUND` where there is no such request; otherwise as [`receive`].
+pub async fn accepted(
+    hub: &Arc<Hub>,
+    origin: &ServerName,
+    id: &str,
+    named: Option<(OwnedUserId, OwnedUserId)>,
+) -> Outcome<Received> {
+    let halves = hub.env().store.friends_asked_at(origin.as_str()).await?;
+    let asked = halves.into_iter().find_map(|half| {
+        let (user, friend) = (UserId::parse(&half.user_id).ok()?, UserId::parse(&half.friend_id).ok()?);
+        let meant = match &named {
+            Some((requester, target)) => (&user, &friend) == (requester, target),
+            None => request_id(&user, &friend, half.own_seq) == id,
+        };
+        (meant && friend.server_name() == origin).then_some((user, friend))
+    });
+    let (target, requester) = asked.ok_or_else(|| DomainError::not_found("there is no such request"))?;
+    let asked = Asked {
+        requester,
+        target,
+        message: None,
+        stance: None,
+    };
+    receive(hub, origin, asked).await
 }
 
 /// The friends of a local user among the users of the server that asks; those whom the user hides are not told of.
