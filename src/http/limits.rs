@@ -51,13 +51,15 @@ const SHARED: u64 = 1_024;
 const CLEAN_EVERY: u64 = 16_384;
 
 type Bucket = RateLimiter<NotKeyed, InMemoryState, DefaultClock>;
+/// A user's own limit, and the bucket that was made for it.
+type Own = ((i64, i64), Arc<Bucket>);
 type Limiter = RateLimiter<u64, DashMapStateStore<u64>, DefaultClock>;
 
 /// All buckets.
 pub struct Limits {
     classes: RwLock<Option<Arc<Classes>>>,
     /// Buckets of users with limits of their own, with those limits.
-    own: Mutex<LruCache<(Class, OwnedUserId), ((i64, i64), Arc<Bucket>)>>,
+    own: Mutex<LruCache<(Class, OwnedUserId), Own>>,
     /// Keyed, so that nobody can choose whose bucket they share.
     hasher: RandomState,
     checks: AtomicU64,

@@ -35,7 +35,7 @@ fn answers_with_one(remote: &Remote, user: String) {
         let list = json!({
             "user_id": user, "stream_id": 5, "devices": [{ "device_id": "ONE", "keys": keys(&user, "ONE") }],
         });
-        request.path.starts_with(DEVICES).then(|| Answer::Json(200, list))
+        request.path.starts_with(DEVICES).then_some(Answer::Json(200, list))
     });
 }
 

@@ -197,7 +197,8 @@ async fn at_the_same_time(backend: Backend) {
     for _ in 0..3 {
         let (alice, bob) = town.people().await;
         let (one, other) = tokio::join!(ask(&alice, &bob), ask(&bob, &alice));
-        (one.ok(), other.ok());
+        one.ok();
+        other.ok();
         let room = befriended(&alice, &bob).await;
         eventually("one room for each", async || {
             let (of_alice, of_bob) = (alice.get("joined_rooms").await.ok(), bob.get("joined_rooms").await.ok());

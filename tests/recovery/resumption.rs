@@ -96,7 +96,7 @@ both_databases! {
             })
             .await;
             for user in [&alice, &bob] {
-                assert_eq!(joined_rooms(user).await, [room.clone()], "{point}");
+                assert_eq!(joined_rooms(user).await, std::slice::from_ref(&room), "{point}");
             }
             // What ends for one ends for both.
             restart_armed(server, "friend.untold:1").await;

@@ -103,7 +103,10 @@ fn sound_keeps_its_place() {
             let mut decoder = Decoder::open(&made.file, LIMITS, &Stop::default()).expect("it can be decoded");
             let mut samples = Vec::new();
             decoder
-                .drain(|block| Ok(samples.append(block)))
+                .drain(|block| {
+                    samples.append(block);
+                    Ok(())
+                })
                 .expect("it can be decoded");
             let onset = samples
                 .iter()

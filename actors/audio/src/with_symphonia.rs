@@ -15,7 +15,7 @@ use crate::{AudioError, Outcome, Spec, remix};
 
 enum Codec {
     Symphonia(Box<dyn AudioDecoder>),
-    Opus(Packets),
+    Opus(Box<Packets>),
 }
 
 /// A file that symphonia takes apart.
@@ -46,7 +46,7 @@ impl<'f> Symphonia<'f> {
             .ok_or_else(unknown)?;
         let codec = if parameters.codec == CODEC_ID_OPUS {
             let head = parameters.extra_data.as_deref().ok_or_else(unknown)?;
-            Codec::Opus(Packets::open(head)?)
+            Codec::Opus(Box::new(Packets::open(head)?))
         } else {
             let decoder = symphonia::default::get_codecs()
                 .make_audio_decoder(parameters, &AudioDecoderOptions::default())

@@ -46,7 +46,7 @@ fn decode<'a>(page: &'a [u8], content_type: &str) -> Cow<'a, str> {
         let (_, after) = text.split_once("charset=")?;
         let name = after.trim_start_matches(['"', '\'', ' ']);
         let end = name.find(|next: char| !next.is_ascii_alphanumeric() && !"-_".contains(next));
-        Encoding::for_label(name[..end.unwrap_or(name.len())].as_bytes())
+        Encoding::for_label(&name.as_bytes()[..end.unwrap_or(name.len())])
     };
     let head = String::from_utf8_lossy(&page[..page.len().min(PRESCAN)]).to_ascii_lowercase();
     let encoding = label(&content_type.to_ascii_lowercase()).or_else(|| label(&head));

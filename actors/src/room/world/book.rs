@@ -276,12 +276,11 @@ pub(super) fn prunes(pdu: &Pdu, target: &Pdu, rules: &RoomVersionRules, state: &
     own || room.level(pdu.sender.as_str()) >= room.needed("redact", 50)
 }
 
+/// How an event is found, and whether it was rejected.
+type Events<'a> = &'a dyn Fn(&OwnedEventId) -> Option<(Arc<Pdu>, bool)>;
+
 /// The auth events must be the ones that the specification selects, each once, none of them rejected.
-pub(super) fn check_auth_events(
-    pdu: &Pdu,
-    rules: &RoomVersionRules,
-    events: &dyn Fn(&OwnedEventId) -> Option<(Arc<Pdu>, bool)>,
-) -> Refused {
+pub(super) fn check_auth_events(pdu: &Pdu, rules: &RoomVersionRules, events: Events<'_>) -> Refused {
     let mut seen = HashSet::new();
     let content = content(pdu);
     let sender = pdu.sender.as_str();

@@ -119,9 +119,9 @@ impl Tables {
         for (_, id) in rows.backward_extremities_removed {
             self.gaps.remove(&id);
         }
-        rows.history_holes_removed
-            .iter()
-            .for_each(|id| drop(self.holes.remove(id)));
+        for id in &rows.history_holes_removed {
+            self.holes.remove(id);
+        }
         let gone: HashSet<String> = rows.early_redactions_removed.into_iter().map(|(_, id)| id).collect();
         self.early.retain(|row| !gone.contains(&row.target_event_id));
         for row in rows.state_keys {
