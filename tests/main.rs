@@ -12,5 +12,6 @@ mod federation;
 mod hostile;
 mod process;
 mod recovery;
+mod reference;
 mod strangers;
 mod tidy;

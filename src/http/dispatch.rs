@@ -91,13 +91,21 @@ fn is_seed_path<H: Backend>(state: &HttpState<H>, path: &str) -> bool {
     if path.starts_with("/_synapse/admin/") {
         return true;
     }
-    let beside = PathPrefix::of(path) == PathPrefix::R0 || is_extension(path);
+    let beside = PathPrefix::of(path) == PathPrefix::R0 || is_extension(path) || is_shared(path);
     beside && state.config.compat.r0_profile == R0Profile::Seed
 }
 
 /// Whether only the API reference beside the specification has this path.
 fn is_extension(template: &str) -> bool {
-    template.split('/').nth(4) == Some("friends") || template.contains("/org.synapse_rust/")
+    let chapter = template.split('/').nth(4);
+    matches!(chapter, Some("friends" | "voice" | "voip")) || template.contains("/org.synapse_rust/")
+}
+
+/// Whether both have it under one name; one member more in an error does no harm.
+fn is_shared(template: &str) -> bool {
+    ["/_matrix/media/", "/_matrix/federation/"]
+        .iter()
+        .any(|prefix| template.starts_with(prefix))
 }
 
 fn measure(method: &Method, template: &'static str, status: u16, seconds: f64) {

@@ -161,7 +161,11 @@ async fn fill(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let (label, upload) = incoming(&ctx, request).await?;
     let user = ctx.user()?.user_id.clone();
     media::fill(ctx.hub.env(), &user, &id, reservations(&ctx), label, upload).await?;
-    Ok(Reply::empty())
+    match ctx.request.method == Method::POST {
+        // As the API reference beside the specification has it.
+        true => Reply::json(&json!({ "content_uri": format!("mxc://{server}/{id}") })),
+        false => Ok(Reply::empty()),
+    }
 }
 
 /// What was sent: a file, or an envelope `{content, content_type, filename}` around one.

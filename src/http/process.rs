@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actors::error::{DomainError, Outcome};
 use actors::stream::journal::JournalStats;
-use http::header::CONTENT_SECURITY_POLICY;
+use http::header::{CONTENT_SECURITY_POLICY, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use ruma::serde::Base64;
 use serde_json::{Value, json};
@@ -75,8 +75,10 @@ impl Process {
     /// Registers the endpoints.
     pub fn routes(&self, table: &mut Table) {
         let open = Policy::Open;
-        table.raw(Method::GET, "/", open, page);
-        table.raw(Method::GET, "/_matrix/static/", open, page);
+        table.raw(Method::GET, "/", open, welcome);
+        table
+            .raw(Method::GET, "/_matrix/static/", open, page)
+            .also("/_matrix/static");
         table.raw(Method::GET, "/_matrix/static/client/login/", open, login_page);
         table.raw(Method::GET, "/health", open, health);
         table.raw(Method::GET, "/_synapse/admin/v1/ready", open, ready);
@@ -96,6 +98,13 @@ impl Process {
             .also("/metrics");
         tracing::debug!(server = %self.config.server_name, "endpoints of the process registered");
     }
+}
+
+/// Whoever opens the server's address in a browser.
+async fn welcome(_: Ctx, _: RawRequest) -> Outcome<Reply> {
+    Reply::text("text/plain; charset=utf-8", "")
+        .with_status(StatusCode::FOUND)
+        .with_header(LOCATION, "/_matrix/static/")
 }
 
 async fn page(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {

@@ -16,7 +16,7 @@ use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::unfold;
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::Method;
-use http::header::CONTENT_LENGTH;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use ruma::OwnedServerName;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -143,6 +143,10 @@ impl<H: Backend> Work<'_, H> {
         if self.endpoint.policy != Policy::Server {
             return Ok(None);
         }
+        if self.is_open_directory() {
+            self.count(None)?;
+            return Ok(None);
+        }
         let signed = SignedRequest {
             method: self.info.method.clone(),
             uri: self.info.uri.clone(),
@@ -155,6 +159,16 @@ impl<H: Backend> Work<'_, H> {
             self.state.limits.check(class, &origin)?;
         }
         Ok(Some(origin))
+    }
+
+    /// Whether an unsigned request asks for the directory of published rooms, which the operator shows to everybody.
+    fn is_open_directory(&self) -> bool {
+        let config = &self.state.config;
+        self.info.template == "/_matrix/federation/v1/publicRooms"
+            && self.info.method == Method::GET
+            && !self.info.headers.contains_key(AUTHORIZATION)
+            && config.room_directory.allow_public_rooms_without_auth
+            && config.federation.allow_public_rooms_over_federation
     }
 
     fn check_length(&self) -> Outcome<()> {

@@ -6,7 +6,7 @@ use actors::flows::directory;
 use actors::room::export::access;
 use actors::room::summary::Summary;
 use http::Method;
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::{OwnedRoomId, OwnedUserId, ServerName};
 use serde_json::json;
 
 use super::query;
@@ -19,6 +19,12 @@ use crate::http::reply::Reply;
 /// Registers the chapter.
 pub fn routes(t: &mut Table) {
     t.raw(Method::GET, "/_matrix/federation/v1", Policy::Open, about);
+    t.raw(
+        Method::GET,
+        "/_matrix/federation/v1/query/destination",
+        Policy::Open,
+        destination,
+    );
     t.raw(
         Method::GET,
         "/_matrix/federation/v1/query/directory/room/{room_id}",
@@ -39,6 +45,21 @@ pub fn routes(t: &mut Table) {
 async fn about(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
     let server_name = &ctx.hub.env().server_name;
     Reply::json(&json!({ "version": VERSION, "server_name": server_name, "capabilities": {} }))
+}
+
+/// Where other servers reach this one, as `/.well-known/matrix/server` and its name tell.
+async fn destination(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
+    let name = &ctx.config.server_name;
+    let delegated = ctx.config.server_well_known.delegate_to.as_deref();
+    let delegated = delegated.and_then(|target| ServerName::parse(target).ok());
+    let target = delegated.as_deref().unwrap_or(name);
+    Reply::json(&json!({
+        "destination": name,
+        "host": target.host(),
+        "port": target.port().unwrap_or(8_448),
+        "tls": true,
+        "ts": ctx.hub.env().clock.now_ms(),
+    }))
 }
 
 /// A room that the other server is in, or that everybody may read.
