@@ -39,7 +39,7 @@ pub struct MailSettings {
     pub credentials: Option<(String, Secret)>,
     /// The sender, as [`is_sender`] wants it.
     pub from: String,
-    /// What links in mails begin with; ends in `/`.
+    /// What links in mails begin with; does not end in `/`.
     pub base_url: String,
     /// How long a link serves, milliseconds.
     pub link_lifetime_ms: i64,

@@ -225,7 +225,7 @@ fn mail(config: &Config) -> Option<MailSettings> {
         },
         credentials: credentials.map(|(name, password)| (name, token::Secret::new(password.expose().to_owned()))),
         from: email.from.clone().unwrap_or_else(sender),
-        base_url: format!("{}/", base_url.trim_end_matches('/')),
+        base_url: base_url.trim_end_matches('/').to_owned(),
         link_lifetime_ms: millis(email.link_lifetime_secs),
     })
 }

@@ -104,7 +104,11 @@ impl RequestInfo {
 /// The first value of a parameter in a raw query, decoded.
 #[must_use]
 pub fn query_param(query: &str, name: &str) -> Option<String> {
-    url::form_urlencoded::parse(query.as_bytes())
+    first_value(query.as_bytes(), name)
+}
+
+fn first_value(encoded: &[u8], name: &str) -> Option<String> {
+    url::form_urlencoded::parse(encoded)
         .find(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned())
 }
@@ -169,6 +173,12 @@ impl RawRequest {
     /// The body, on endpoints registered with `streamed`; once.
     pub fn take_stream(&self) -> Option<BodyStream> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The first field of this name where the body is a web form.
+    #[must_use]
+    pub fn form_field(&self, name: &str) -> Option<String> {
+        first_value(&self.body, name)
     }
 
     /// A path argument by its place.

@@ -18,7 +18,7 @@ use super::limits::Class;
 use super::reply::Reply;
 use super::ruma::parse;
 use super::trie::{Lookup, Trie};
-use crate::config::Resource;
+use crate::config::{Config, Resource};
 
 /// Largest body of a client's request, bytes.
 pub const CLIENT_BODY: usize = 1024 * 1024;
@@ -87,6 +87,8 @@ pub struct Endpoint<H> {
     pub deadline: Duration,
     /// See [`Fix`].
     pub fix: Option<Fix>,
+    /// Whether it answers without a server's signature, too.
+    pub unsigned: Option<fn(&Config) -> bool>,
     /// Locked users may use it.
     pub log_out: bool,
     pub(super) run: Run<H>,
@@ -227,6 +229,7 @@ impl<H: 'static> Table<H> {
             abandoned: false,
             deadline: DEADLINE,
             fix: None,
+            unsigned: None,
             log_out,
             run,
         });
@@ -297,6 +300,12 @@ impl<H: 'static> Registration<'_, H> {
     /// Changes the JSON body before it is parsed.
     pub fn fix(mut self, fix: Fix) -> Self {
         self.endpoint().fix = Some(fix);
+        self
+    }
+
+    /// Answers without a server's signature as well, where the operator wants it.
+    pub fn unsigned_where(mut self, may: fn(&Config) -> bool) -> Self {
+        self.endpoint().unsigned = Some(may);
         self
     }
 

@@ -143,7 +143,8 @@ impl<H: Backend> Work<'_, H> {
         if self.endpoint.policy != Policy::Server {
             return Ok(None);
         }
-        if self.is_open_directory() {
+        let is_signed = self.info.headers.contains_key(AUTHORIZATION);
+        if !is_signed && self.endpoint.unsigned.is_some_and(|may| may(&self.state.config)) {
             self.count(None)?;
             return Ok(None);
         }
@@ -159,16 +160,6 @@ impl<H: Backend> Work<'_, H> {
             self.state.limits.check(class, &origin)?;
         }
         Ok(Some(origin))
-    }
-
-    /// Whether an unsigned request asks for the directory of published rooms, which the operator shows to everybody.
-    fn is_open_directory(&self) -> bool {
-        let config = &self.state.config;
-        self.info.template == "/_matrix/federation/v1/publicRooms"
-            && self.info.method == Method::GET
-            && !self.info.headers.contains_key(AUTHORIZATION)
-            && config.room_directory.allow_public_rooms_without_auth
-            && config.federation.allow_public_rooms_over_federation
     }
 
     fn check_length(&self) -> Outcome<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use federation::{Outbound, OutboundRequest, OutboundSettings, Tools, WireError};
+use federation::{Answer, Outbound, OutboundRequest, OutboundSettings, Tools, WireError};
 use futures_util::{StreamExt as _, stream};
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, HeaderValue, USER_AGENT};
@@ -86,17 +86,21 @@ pub async fn preview(env: &Env, user: &UserId, address: &str) -> Outcome<Preview
 }
 
 async fn make(env: &Env, user: &UserId, url: &Url) -> Outcome<Map<String, Value>> {
-    let (content_type, body) = fetch(env, url, PAGE_LIMIT, PAGE_BYTES).await?;
+    let (content_type, answer) = open(env, url, PAGE_LIMIT).await?;
     let kind = kind_of(&content_type);
     let mut preview = Map::new();
     if PICTURES.contains(&kind) {
-        // It is the picture itself, and may be longer than a page's beginning.
-        attach(env, user, url, &mut preview).await;
+        // It is the picture itself; one byte more than may be tells that it is too large.
+        let body = beginning(answer, PICTURE_BYTES + 1).await?;
+        if body.len() <= PICTURE_BYTES {
+            tell(add_picture(env, user, kind, body, &mut preview).await);
+        }
         return Ok(preview);
     }
     if !["text/html", "application/xhtml+xml"].contains(&kind) {
         return Ok(preview);
     }
+    let body = beginning(answer, PAGE_BYTES).await?;
     let read = move || page::properties(&body, &content_type);
     let properties = env.cpu.run(Class::Image, read).await?;
     let picture = properties.get("og:image").and_then(|picture| url.join(picture).ok());
@@ -107,24 +111,35 @@ async fn make(env: &Env, user: &UserId, url: &Url) -> Outcome<Map<String, Value>
         }
     }
     if let Some(picture) = picture.filter(|picture| ["http", "https"].contains(&picture.scheme())) {
-        attach(env, user, &picture, &mut preview).await;
+        tell(fetch_picture(env, user, &picture, &mut preview).await);
     }
     Ok(preview)
 }
 
 /// A picture that cannot be had is left out.
-async fn attach(env: &Env, user: &UserId, url: &Url, preview: &mut Map<String, Value>) {
-    if let Err(error) = add_picture(env, user, url, preview).await {
+fn tell(added: Outcome<()>) {
+    if let Err(error) = added {
         tracing::debug!(%error, "a preview has no picture");
     }
 }
 
-async fn add_picture(env: &Env, user: &UserId, url: &Url, preview: &mut Map<String, Value>) -> Outcome<()> {
-    let (content_type, body) = fetch(env, url, PICTURE_BYTES, PICTURE_BYTES).await?;
-    let kind = kind_of(&content_type).to_owned();
-    if !PICTURES.contains(&kind.as_str()) {
+async fn fetch_picture(env: &Env, user: &UserId, url: &Url, preview: &mut Map<String, Value>) -> Outcome<()> {
+    let (content_type, answer) = open(env, url, PICTURE_BYTES).await?;
+    let kind = kind_of(&content_type);
+    if !PICTURES.contains(&kind) {
         return Err(DomainError::unknown("it is no picture"));
     }
+    let body = beginning(answer, PICTURE_BYTES).await?;
+    add_picture(env, user, kind, body, preview).await
+}
+
+async fn add_picture(
+    env: &Env,
+    user: &UserId,
+    kind: &str,
+    body: Bytes,
+    preview: &mut Map<String, Value>,
+) -> Outcome<()> {
     let size = body.len();
     let file = body.clone();
     let measure = move || {
@@ -133,7 +148,7 @@ async fn add_picture(env: &Env, user: &UserId, url: &Url, preview: &mut Map<Stri
     };
     let dimensions = env.cpu.run(Class::Image, measure).await?;
     let label = Label {
-        content_type: Some(kind.clone()),
+        content_type: Some(kind.to_owned()),
         name: None,
     };
     let upload = stream::once(async move { Ok(body) }).boxed();
@@ -152,16 +167,20 @@ fn kind_of(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// Content type in lower case, and the body: at most `taken` bytes of one that has at most `limit`.
-async fn fetch(env: &Env, url: &Url, limit: usize, taken: usize) -> Outcome<(String, Bytes)> {
+/// Content type in lower case, and an answer with a body of at most `limit` bytes.
+async fn open(env: &Env, url: &Url, limit: usize) -> Outcome<(String, Answer)> {
     let mut request = OutboundRequest::get(url.clone(), PATIENCE, limit);
     request.headers = headers();
-    let mut answer = env.previews.outbound.open(request).await.map_err(failed)?;
+    let answer = env.previews.outbound.open(request).await.map_err(failed)?;
     if !answer.status.is_success() {
         return Err(unreachable(&format!("it answers {}", answer.status.as_u16())));
     }
     let content_type = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
+    Ok((content_type.unwrap_or_default().to_ascii_lowercase(), answer))
+}
+
+/// The first `taken` bytes of a body, or all of it.
+async fn beginning(mut answer: Answer, taken: usize) -> Outcome<Bytes> {
     let mut body = Vec::new();
     while let Some(piece) = answer.chunk().await.map_err(failed)? {
         body.extend_from_slice(&piece);
@@ -170,7 +189,7 @@ async fn fetch(env: &Env, url: &Url, limit: usize, taken: usize) -> Outcome<(Str
             break;
         }
     }
-    Ok((content_type, body.into()))
+    Ok(body.into())
 }
 
 fn headers() -> HeaderMap {

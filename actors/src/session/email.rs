@@ -12,8 +12,8 @@ use crate::env::Env;
 use crate::error::{DomainError, Outcome};
 use crate::mail::{Mailer, canonical};
 
-/// Where the links in mails lead, from the server's base.
-pub const CONFIRM: &str = "_matrix/client/unstable/registration/email/submit_token";
+/// The path of the page that the links in mails open.
+pub const CONFIRM: &str = "/_matrix/client/unstable/registration/email/submit_token";
 /// Characters of a session's id and of a token.
 const NAME: usize = 24;
 const TOKEN: usize = 40;
@@ -66,6 +66,18 @@ pub fn denied() -> DomainError {
     )
 }
 
+/// 400 `M_THREEPID_IN_USE`: the address is somebody's here.
+#[must_use]
+pub fn in_use() -> DomainError {
+    DomainError::matrix(400, "M_THREEPID_IN_USE", "The address is in use")
+}
+
+/// 400 `M_THREEPID_NOT_FOUND`: the address is nobody's here.
+#[must_use]
+pub fn unknown_address() -> DomainError {
+    DomainError::matrix(400, "M_THREEPID_NOT_FOUND", "The address is nobody's here")
+}
+
 /// Sends the mail; the answer is the session's id.
 ///
 /// # Errors
@@ -77,16 +89,8 @@ pub async fn request(env: &Env, request: Request, purpose: Purpose) -> Outcome<S
     check(&request)?;
     let owned = env.store.email_owner(&address).await?.is_some();
     match purpose {
-        Purpose::Claim if owned => {
-            return Err(DomainError::matrix(400, "M_THREEPID_IN_USE", "The address is in use"));
-        }
-        Purpose::Recover if !owned => {
-            return Err(DomainError::matrix(
-                400,
-                "M_THREEPID_NOT_FOUND",
-                "The address is nobody's here",
-            ));
-        }
+        Purpose::Claim if owned => return Err(in_use()),
+        Purpose::Recover if !owned => return Err(unknown_address()),
         Purpose::Claim | Purpose::Recover => {}
     }
     let token = env.rng.alphanumeric(TOKEN);
@@ -226,6 +230,6 @@ pub async fn add(env: &Env, user: &UserId, proved: &Proved) -> Outcome<()> {
     };
     match env.store.add_email(&email).await? {
         true => Ok(env.store.end_email_session(&proved.sid).await?),
-        false => Err(DomainError::matrix(400, "M_THREEPID_IN_USE", "The address is in use")),
+        false => Err(in_use()),
     }
 }

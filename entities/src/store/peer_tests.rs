@@ -1,6 +1,6 @@
 //! What is stored about other servers, on both databases.
 
-use super::super::{journal::Head, rows::Rows};
+use super::super::{journal::Head, read_tests::message, rows::Rows};
 use super::*;
 use crate::{relayed_event, testing::each_backend};
 
@@ -28,23 +28,9 @@ fn owed(server: &str, room_nid: i64, first_pos: i64) -> destination_room::Model 
 fn event(pos: i64, room_nid: i64, sender: &str) -> event::Model {
     event::Model {
         nid: pos,
-        room_nid,
-        event_id: format!("$e{pos}"),
-        pos: Some(pos),
-        depth: pos,
-        r#type: "m.room.message".to_owned(),
-        state_key: None,
         sender: sender.to_owned(),
         origin_server_ts: 0,
-        state_group: None,
-        status: 0,
-        redacted_by: None,
-        device_id: None,
-        txn_id: None,
-        relates_to: None,
-        rel_type: None,
-        unsigned: None,
-        json: "{}".to_owned(),
+        ..message(room_nid, pos)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{current_state, event, membership, room, state_group, state_key, stripped_state, testing::each_backend};
 
 /// An accepted message in `room` whose number is its position.
-fn message(room: i64, pos: i64) -> event::Model {
+pub(super) fn message(room: i64, pos: i64) -> event::Model {
     event::Model {
         nid: 1_000 + pos,
         room_nid: room,

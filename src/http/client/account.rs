@@ -3,12 +3,12 @@
 use actors::error::{DomainError, Outcome};
 use actors::flows;
 use actors::session::email;
-use actors::session::uia::{self, Attempt, Bound, EMAIL_FLOWS};
+use actors::session::uia::{self, Attempt, Bound, EMAIL_FLOWS, PASSWORD_FLOWS, PASSWORD_OR_EMAIL_FLOWS};
 use http::Method;
 use ruma::api::client::account::{change_password, deactivate, whoami};
 use serde_json::json;
 
-use super::uia::{fix_auth, own_account};
+use super::uia::{fix_auth, own_account, own_account_by};
 use crate::http::auth::Policy;
 use crate::http::context::{Ctx, RawRequest};
 use crate::http::endpoint::Table;
@@ -51,7 +51,11 @@ async fn set_password(ctx: Ctx, request: change_password::v3::Request) -> Outcom
         return recover(&ctx, request).await;
     };
     Policy::User.admit(identity, false)?;
-    let passed = own_account(&ctx, "password", b"", request.auth.as_ref()).await?;
+    let flows = match ctx.hub.env().mail {
+        Some(_) => PASSWORD_OR_EMAIL_FLOWS,
+        None => PASSWORD_FLOWS,
+    };
+    let passed = own_account_by(&ctx, flows, "password", b"", request.auth.as_ref()).await?;
     let keep = Some(identity.device_id.clone());
     sessions
         .set_password(&identity.user_id, &request.new_password, request.logout_devices, keep)
@@ -75,7 +79,7 @@ async fn recover(ctx: &Ctx, request: change_password::v3::Request) -> Outcome<Re
         .email
         .ok_or_else(|| DomainError::internal("an e-mail stage without an address"))?;
     let user = email::owner(env, &proved.address).await?;
-    let user = user.ok_or_else(|| DomainError::matrix(400, "M_THREEPID_NOT_FOUND", "The address is nobody's here"))?;
+    let user = user.ok_or_else(email::unknown_address)?;
     ctx.hub
         .sessions()
         .set_password(&user, &request.new_password, request.logout_devices, None)

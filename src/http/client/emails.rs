@@ -9,7 +9,6 @@ use http::{Method, StatusCode};
 use ruma::api::client::account::{add_3pid, get_3pids};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use url::form_urlencoded;
 
 use super::fallback::{escaped, page};
 use super::uia::{fix_auth, own_account};
@@ -49,8 +48,6 @@ const PHONES: [(&str, &str); 3] = [
         "/_matrix/client/r0/account/3pid/msisdn/requestToken",
     ),
 ];
-/// The page that the link in a mail opens: [`CONFIRM`] with a slash before it.
-const PAGE: &str = "/_matrix/client/unstable/registration/email/submit_token";
 
 /// Registers the chapter.
 pub fn routes(t: &mut Table) {
@@ -68,9 +65,8 @@ pub fn routes(t: &mut Table) {
             .also(r0)
             .limit(Class::Registration);
     }
-    debug_assert!(PAGE.ends_with(CONFIRM), "links in mails must lead to the page");
-    t.raw(Method::GET, PAGE, Policy::Open, show);
-    t.raw(Method::POST, PAGE, Policy::Open, submit).limit(Class::Login);
+    t.raw(Method::GET, CONFIRM, Policy::Open, show);
+    t.raw(Method::POST, CONFIRM, Policy::Open, submit).limit(Class::Login);
     // Not in the specification: the API reference's way to bring a token back.
     t.raw(
         Method::POST,
@@ -188,11 +184,7 @@ async fn show(ctx: Ctx, _request: RawRequest) -> Outcome<Reply> {
 }
 
 async fn submit(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
-    let field = |name: &str| {
-        let mut fields = form_urlencoded::parse(&request.body);
-        let found = fields.find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
-        found.unwrap_or_default()
-    };
+    let field = |name: &str| request.form_field(name).unwrap_or_default();
     let confirmed = email::confirm(ctx.hub.env(), &field("sid"), &field("client_secret"), &field("token")).await;
     match confirmed {
         Ok(Some(link)) => Reply::text("text/plain", "")

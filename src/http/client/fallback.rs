@@ -4,7 +4,6 @@ use actors::error::{DomainError, Outcome};
 use actors::session::uia::{self, Proof, Stage};
 use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderValue, Method, StatusCode};
-use url::form_urlencoded;
 
 use super::uia::count_attempt;
 use crate::http::auth::Policy;
@@ -41,15 +40,11 @@ async fn show(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
 
 async fn submit(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
     let stage = stage(&request)?;
-    let fields = |name: &str| {
-        let mut fields = form_urlencoded::parse(&request.body);
-        fields.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-    };
-    let session = match fields("session") {
+    let session = match request.form_field("session") {
         Some(session) => session,
         None => session(&ctx)?,
     };
-    let given = fields("secret").unwrap_or_default();
+    let given = request.form_field("secret").unwrap_or_default();
     if stage == Stage::Password
         && let Some(user) = uia::account(ctx.hub.env(), &session)
     {

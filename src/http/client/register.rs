@@ -124,7 +124,7 @@ async fn check_email(ctx: &Ctx, authorised: Option<&Authorised>) -> Outcome<Opti
     };
     match email::owner(ctx.hub.env(), &proved.address).await? {
         None => Ok(Some(proved)),
-        Some(_) => Err(DomainError::matrix(400, "M_THREEPID_IN_USE", "The address is in use")),
+        Some(_) => Err(email::in_use()),
     }
 }
 

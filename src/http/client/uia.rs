@@ -1,7 +1,7 @@
 //! User-interactive authentication as endpoints use it.
 
 use actors::error::{DomainError, Outcome};
-use actors::session::uia::{self, Attempt, Bound, PASSWORD_FLOWS, PASSWORD_OR_EMAIL_FLOWS};
+use actors::session::uia::{self, Attempt, Bound, Flow, PASSWORD_FLOWS};
 use ruma::UserId;
 use ruma::api::client::uiaa::AuthData;
 use serde_json::{Value, json};
@@ -33,6 +33,20 @@ pub async fn own_account(
     object: &[u8],
     auth: Option<&AuthData>,
 ) -> Outcome<Passed> {
+    own_account_by(ctx, PASSWORD_FLOWS, operation, object, auth).await
+}
+
+/// The same, in any of the ways that `flows` are.
+///
+/// # Errors
+/// As [`own_account`].
+pub async fn own_account_by(
+    ctx: &Ctx,
+    flows: &[Flow],
+    operation: &'static str,
+    object: &[u8],
+    auth: Option<&AuthData>,
+) -> Outcome<Passed> {
     let identity = ctx.user()?;
     let env = ctx.hub.env();
     if auth.is_none() && ctx.seed_profile() {
@@ -42,18 +56,7 @@ pub async fn own_account(
         }
     }
     let bound = Bound::new(operation, Some(&identity.user_id), object);
-    let authorised = uia::authorise(
-        env,
-        Attempt {
-            bound,
-            flows: match env.mail.is_some() && operation == "password" {
-                true => PASSWORD_OR_EMAIL_FLOWS,
-                false => PASSWORD_FLOWS,
-            },
-            auth,
-        },
-    )
-    .await?;
+    let authorised = uia::authorise(env, Attempt { bound, flows, auth }).await?;
     if authorised.password_proved {
         ctx.hub
             .sessions()

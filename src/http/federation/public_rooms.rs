@@ -4,6 +4,7 @@ use actors::error::{DomainError, Outcome};
 use actors::flows::directory::{self, PublicQuery};
 use ruma::api::federation::directory::{get_public_rooms, get_public_rooms_filtered};
 
+use crate::config::Config;
 use crate::http::client::rooms::directory::{answer, types_of};
 use crate::http::context::Ctx;
 use crate::http::endpoint::Table;
@@ -11,8 +12,13 @@ use crate::http::reply::Reply;
 
 /// Registers the chapter.
 pub fn routes(t: &mut Table) {
-    t.server(list);
+    t.server(list).unsigned_where(is_open_to_all);
     t.server(search);
+}
+
+/// Whether the operator shows the directory to everybody.
+fn is_open_to_all(config: &Config) -> bool {
+    config.room_directory.allow_public_rooms_without_auth && config.federation.allow_public_rooms_over_federation
 }
 
 /// # Errors

@@ -188,10 +188,14 @@ fn settle_soon(hub: &Arc<Hub>, pair: Pair) {
     let weak = Arc::downgrade(hub);
     hub.env().io.spawn(async move {
         let Some(hub) = weak.upgrade() else { return };
-        if let Err(error) = settle(&hub, &pair).await {
-            tracing::debug!(user = %pair.user, friend = %pair.friend, %error, "a friendship is not settled yet");
-        }
+        try_to_settle(&hub, &pair).await;
     });
+}
+
+async fn try_to_settle(hub: &Arc<Hub>, pair: &Pair) {
+    if let Err(error) = settle(hub, pair).await {
+        tracing::debug!(user = %pair.user, friend = %pair.friend, %error, "a friendship is not settled yet");
+    }
 }
 
 /// Does what is left to be done about one half.
@@ -289,11 +293,7 @@ async fn round(hub: &Arc<Hub>, after: &mut (String, String)) -> Outcome<()> {
             friend: UserId::parse(&half.friend_id).ok()?,
         })
     });
-    let settle = |pair: Pair| async move {
-        if let Err(error) = settle(hub, &pair).await {
-            tracing::debug!(user = %pair.user, friend = %pair.friend, %error, "a friendship is not settled yet");
-        }
-    };
+    let settle = |pair: Pair| async move { try_to_settle(hub, &pair).await };
     stream::iter(pairs).for_each_concurrent(SIDE_BY_SIDE, settle).await;
     Ok(())
 }

@@ -142,15 +142,22 @@ pub async fn accepted(
     id: &str,
     named: Option<(OwnedUserId, OwnedUserId)>,
 ) -> Outcome<Received> {
-    let halves = hub.env().store.friends_asked_at(origin.as_str()).await?;
-    let asked = halves.into_iter().find_map(|half| {
-        let (user, friend) = (UserId::parse(&half.user_id).ok()?, UserId::parse(&half.friend_id).ok()?);
-        let meant = match &named {
-            Some((requester, target)) => (&user, &friend) == (requester, target),
-            None => request_id(&user, &friend, half.own_seq) == id,
-        };
-        (meant && friend.server_name() == origin).then_some((user, friend))
-    });
+    let store = &hub.env().store;
+    let asked = match named {
+        Some((requester, target)) => {
+            let half = store.friend(requester.as_str(), target.as_str()).await?;
+            half.filter(|half| half.own_wants && half.since_ts == 0)
+                .map(|_| (requester, target))
+        }
+        None => {
+            let halves = store.friends_asked_at(origin.as_str()).await?;
+            halves.into_iter().find_map(|half| {
+                let (user, friend) = (UserId::parse(&half.user_id).ok()?, UserId::parse(&half.friend_id).ok()?);
+                (request_id(&user, &friend, half.own_seq) == id).then_some((user, friend))
+            })
+        }
+    };
+    let asked = asked.filter(|(_, friend)| friend.server_name() == origin);
     let (target, requester) = asked.ok_or_else(|| DomainError::not_found("there is no such request"))?;
     let asked = Asked {
         requester,

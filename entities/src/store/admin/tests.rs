@@ -5,6 +5,7 @@ use super::media::MediaOrder;
 use super::rooms::{RoomFilter, RoomOrder};
 use super::stats::MediaUseOrder;
 use super::users::{UserFilter, UserOrder};
+use crate::store::read_tests::message;
 use crate::store::rows::Rows;
 use crate::store::{Run, Store, params};
 use crate::testing::each_backend;
@@ -33,23 +34,11 @@ fn account(user_id: &str, is_admin: bool) -> user::Model {
 fn an_event(nid: i64, room_nid: i64, kind: &str, state_key: Option<&str>, content: &str) -> event::Model {
     event::Model {
         nid,
-        room_nid,
-        event_id: format!("$e{nid}"),
-        pos: Some(nid),
-        depth: nid,
         r#type: kind.to_owned(),
         state_key: state_key.map(str::to_owned),
         sender: if nid % 2 == 0 { "@a:hs" } else { "@b:else" }.to_owned(),
-        origin_server_ts: nid * 10,
-        state_group: None,
-        status: 0,
-        redacted_by: None,
-        device_id: None,
-        txn_id: None,
-        relates_to: None,
-        rel_type: None,
-        unsigned: None,
         json: format!("{{\"content\":{content}}}"),
+        ..message(room_nid, nid)
     }
 }
 
