@@ -64,6 +64,12 @@ impl Pdu {
         Some((Arc::from(self.kind.to_string()), Arc::from(key)))
     }
 
+    /// The user whom the state key names: whom a member event is about.
+    #[must_use]
+    pub fn state_user(&self) -> Option<&UserId> {
+        self.state_key.as_deref()?.try_into().ok()
+    }
+
     /// The membership of a member event.
     #[must_use]
     pub fn membership(&self) -> Option<String> {

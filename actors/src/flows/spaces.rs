@@ -61,11 +61,7 @@ async fn server_may_preview(hub: &Hub, room: &RoomSnapshot, server: &ServerName)
     let among = |room: &RoomSnapshot| {
         let mut members = room.state_of_kind("m.room.member");
         members.any(|event| {
-            let key = event.pdu.state_key.as_deref();
-            let of_server = key
-                .and_then(|key| <&UserId>::try_from(key).ok())
-                .map(UserId::server_name)
-                == Some(server);
+            let of_server = event.pdu.state_user().map(UserId::server_name) == Some(server);
             of_server && (event.pdu.has_membership("join") || event.pdu.has_membership("invite"))
         })
     };

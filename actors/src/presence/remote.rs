@@ -102,16 +102,8 @@ async fn write(env: &Arc<Env>, told: BTreeMap<String, row::Model>, heard: Millis
     if facts.is_empty() {
         return Ok(());
     }
-    let submission = Submission {
-        positions: u32::try_from(facts.len()).unwrap_or(u32::MAX),
-        rows,
-        publish: Box::new(move |base| {
-            for fact in &mut facts {
-                fact.pos = StreamPos(fact.pos.0 + base.0);
-            }
-            facts
-        }),
-    };
+    let positions = i64::try_from(facts.len()).unwrap_or(i64::MAX);
+    let submission = Submission::telling(rows, positions, facts);
     env.journal.submit(submission).await.map(|_| ())
 }
 

@@ -14,6 +14,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName};
 use super::cache::{RoomCache, RoomName, StateMap};
 use super::event::StoredEvent;
 use super::members;
+use super::plan::empty_room;
 use super::snapshot::{Extremity, Gap, Hole, RoomSnapshot, StateEntry, TIMELINE_TAIL};
 use crate::error::{DomainError, Outcome};
 
@@ -138,25 +139,13 @@ impl Parts {
         let complete = timeline.len() <= TIMELINE_TAIL;
         timeline.drain(..timeline.len().saturating_sub(TIMELINE_TAIL));
         let mut room = RoomSnapshot {
-            nid: name.nid,
-            room_id: name.room_id,
-            version: name.version,
-            rules: name.rules,
             pos: StreamPos(head.pos),
             extremities: extremities(&head)?,
             state_group: StateGroupId(head.state_group),
             state_chain: map.1,
-            state: imbl::OrdMap::new(),
             timeline: timeline.into_iter().collect(),
             timeline_complete: complete,
-            local_joined: Arc::from([]),
-            joined_servers: Arc::from([]),
-            server_members: imbl::OrdMap::new(),
-            joined_count: 0,
-            invited_count: 0,
-            gaps: imbl::OrdMap::new(),
-            holes: imbl::OrdMap::new(),
-            early_redactions: false,
+            ..empty_room(name.nid, name.room_id, name.version, name.rules)
         };
         for (key_nid, nid) in map.0.entries() {
             let broken = || DomainError::internal(format!("room {}: event {nid} is no state event", room.nid));

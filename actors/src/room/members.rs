@@ -53,12 +53,7 @@ pub(crate) fn recount(room: &mut RoomSnapshot, server: &ServerName) {
     let mut local = Vec::new();
     let mut servers: imbl::OrdMap<OwnedServerName, u64> = imbl::OrdMap::new();
     for event in room.state_of_kind("m.room.member") {
-        let Some(user) = event
-            .pdu
-            .state_key
-            .as_deref()
-            .and_then(|key| <&UserId>::try_from(key).ok())
-        else {
+        let Some(user) = event.pdu.state_user() else {
             continue;
         };
         match event.pdu.membership().as_deref() {

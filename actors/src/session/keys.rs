@@ -154,21 +154,8 @@ async fn announce(env: &Env, mut rows: Rows, changed: HashMap<OwnedUserId, Optio
             kind: FactKind::DeviceList { user },
         });
     }
-    let positions = u32::try_from(next).unwrap_or(u32::MAX);
     facts.sort_by_key(|fact| fact.pos);
-    let publish = move |base: StreamPos| {
-        for fact in &mut facts {
-            fact.pos = StreamPos(fact.pos.0 + base.0);
-        }
-        facts
-    };
-    env.journal
-        .submit(Submission {
-            rows,
-            positions,
-            publish: Box::new(publish),
-        })
-        .await?;
+    env.journal.submit(Submission::telling(rows, next, facts)).await?;
     Ok(())
 }
 

@@ -131,21 +131,15 @@ async fn send(env: &Env, view: &UserView, messages: Messages) -> Outcome<()> {
     let kind = rows.to_device_txns[0].event_type.clone();
     let told = outbound::messages(env, &view.user_id, &kind, &contents, first, &mut rows)?;
     facts.extend(told.fact);
-    let positions = u32::try_from(first.saturating_add(told.positions)).unwrap_or(u32::MAX);
-    let publish = move |base: StreamPos| {
-        for fact in &mut facts {
-            fact.pos = StreamPos(fact.pos.0 + base.0);
-        }
-        facts
-    };
-    let submitted = env.journal.submit(Submission {
-        rows,
-        positions,
-        publish: Box::new(publish),
-    });
-    match submitted.await {
+    let submission = Submission::telling(rows, first.saturating_add(told.positions), facts);
+    put(env, submission, &devices).await
+}
+
+/// Commits messages to these inboxes, unless they were committed before.
+async fn put(env: &Env, submission: Submission, devices: &[(OwnedUserId, OwnedDeviceId)]) -> Outcome<()> {
+    match env.journal.submit(submission).await {
         Ok(_) => {
-            inbox::grown(env, &devices);
+            inbox::grown(env, devices);
             Ok(())
         }
         Err(error) if error.errcode() == Some("M_CONFLICT") => Ok(()),

@@ -4,7 +4,7 @@
 //! whole room's timeline.)
 
 use super::event::{RelationQuery, VISIBLE, bounds};
-use super::{Run, Store, params};
+use super::{Backend, Run, Store, params};
 use crate::{error::StoreError, event};
 
 /// All events of one kind that relate to one event.
@@ -33,6 +33,18 @@ pub struct Targets<'a> {
     pub upto: i64,
     /// Whose events do not count.
     pub ignored: &'a [String],
+}
+
+impl Targets<'_> {
+    /// `$1` to `$4` of the statements.
+    fn params(&self, db: Backend) -> Vec<sea_orm::Value> {
+        params![
+            db.texts(self.event_ids),
+            self.room_nid,
+            self.upto,
+            db.texts(self.ignored)
+        ]
+    }
 }
 
 impl Store {
@@ -85,13 +97,8 @@ impl Store {
             db.any(1),
             db.any(4)
         );
-        let values = params![
-            db.texts(targets.event_ids),
-            targets.room_nid,
-            targets.upto,
-            db.texts(targets.ignored),
-            reader
-        ];
+        let mut values = targets.params(db);
+        values.push(reader.into());
         let rows = self.reader().rows(&sql, values).await?;
         rows.iter()
             .map(|row| {
@@ -117,13 +124,7 @@ impl Store {
             db.any(1),
             db.any(4)
         );
-        let values = params![
-            db.texts(targets.event_ids),
-            targets.room_nid,
-            targets.upto,
-            db.texts(targets.ignored)
-        ];
-        self.reader().events(&sql, values).await
+        self.reader().events(&sql, targets.params(db)).await
     }
 
     /// The ids of the events that refer to the targets (`m.reference`), `(target, event)`, oldest first.
@@ -135,13 +136,8 @@ impl Store {
             db.any(1),
             db.any(4)
         );
-        let values = params![
-            db.texts(targets.event_ids),
-            targets.room_nid,
-            targets.upto,
-            db.texts(targets.ignored),
-            i64::from(limit)
-        ];
+        let mut values = targets.params(db);
+        values.push(i64::from(limit).into());
         let rows = self.reader().rows(&sql, values).await?;
         rows.iter()
             .map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)))

@@ -1,6 +1,6 @@
 //! Which servers are asked about a room, in which order.
 
-use ruma::{OwnedServerName, RoomId, UserId};
+use ruma::{OwnedServerName, RoomId};
 
 use super::pending::Pending;
 use crate::hub::Hub;
@@ -66,12 +66,7 @@ pub fn inviting(room: &RoomSnapshot) -> Vec<OwnedServerName> {
     };
     let mut servers: Vec<OwnedServerName> = Vec::new();
     for member in room.state_of_kind("m.room.member") {
-        let user = member
-            .pdu
-            .state_key
-            .as_deref()
-            .and_then(|key| <&UserId>::try_from(key).ok());
-        let Some(user) = user else { continue };
+        let Some(user) = member.pdu.state_user() else { continue };
         let is_new = !servers.iter().any(|server| server == user.server_name());
         if is_new && power.may_invite(user) && member.pdu.has_membership("join") {
             servers.push(user.server_name().to_owned());

@@ -308,12 +308,8 @@ impl<'a> Work<'a> {
         out: &mut Out,
     ) {
         let (mut users, mut servers) = before;
-        let target = event
-            .pdu
-            .state_key
-            .as_deref()
-            .filter(|_| event.pdu.membership().is_some());
-        if let Some(target) = target.and_then(|key| <&UserId>::try_from(key).ok()) {
+        let target = event.pdu.state_user().filter(|_| event.pdu.membership().is_some());
+        if let Some(target) = target {
             if target.server_name() == self.input.origin.server {
                 users = members::with(&users, target);
             } else {

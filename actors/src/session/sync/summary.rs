@@ -42,12 +42,7 @@ pub(crate) fn heroes(room: &RoomSnapshot, user: &UserId) -> Vec<OwnedUserId> {
     let mut present = Vec::new();
     let mut gone = Vec::new();
     for event in room.state_of_kind("m.room.member") {
-        let Some(member) = event
-            .pdu
-            .state_key
-            .as_deref()
-            .and_then(|key| <&UserId>::try_from(key).ok())
-        else {
+        let Some(member) = event.pdu.state_user() else {
             continue;
         };
         if member == user {

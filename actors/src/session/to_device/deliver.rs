@@ -9,10 +9,9 @@ use entities::{to_device, to_device_txn};
 use ruma::{OwnedUserId, UserId};
 use serde_json::value::RawValue;
 
-use super::{Event, MAX_BYTES, MAX_NAME, devices, receivers};
+use super::{Event, MAX_BYTES, MAX_NAME, devices, put, receivers};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
-use crate::session::inbox;
 use crate::session::view::UserView;
 use crate::stream::fact::{Fact, FactKind};
 use crate::stream::journal::Submission;
@@ -39,8 +38,7 @@ pub(super) async fn deliver(env: &Env, view: &UserView, delivery: Delivery) -> O
     let Some(kind) = kind_of(&view.user_id, &rows) else {
         return Ok(());
     };
-    let positions = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-    let last = i64::from(positions) - 1;
+    let positions = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     let txn = to_device_txn::Model {
         user_id: delivery.sender.to_string(),
         // One message may go to several users, each of whom takes it once.
@@ -50,28 +48,17 @@ pub(super) async fn deliver(env: &Env, view: &UserView, delivery: Delivery) -> O
         ts: env.clock.now_ms(),
     };
     let devices = receivers(&rows);
-    let users = Arc::from([view.user_id.clone()]);
-    let submitted = env.journal.submit(Submission {
-        rows: Rows {
-            to_device: rows,
-            to_device_txns: vec![txn],
-            ..Rows::default()
-        },
-        positions,
-        publish: Box::new(move |base| {
-            let pos = StreamPos(base.0 + last);
-            vec![Fact { pos, users, kind }]
-        }),
-    });
-    match submitted.await {
-        Ok(_) => {
-            inbox::grown(env, &devices);
-            Ok(())
-        }
-        // It was there before.
-        Err(error) if error.errcode() == Some("M_CONFLICT") => Ok(()),
-        Err(error) => Err(error),
-    }
+    let fact = Fact {
+        pos: StreamPos(positions - 1),
+        users: Arc::from([view.user_id.clone()]),
+        kind,
+    };
+    let rows = Rows {
+        to_device: rows,
+        to_device_txns: vec![txn],
+        ..Rows::default()
+    };
+    put(env, Submission::telling(rows, positions, vec![fact]), &devices).await
 }
 
 /// One row for each device that exists; `pos` counts from 0.

@@ -116,38 +116,29 @@ async fn invite(ctx: Ctx, request: invite_user::v3::Request) -> Outcome<Reply> {
     .await
 }
 
+/// A [`change`] that suspended users may not make.
+async fn moderate(
+    ctx: &Ctx,
+    room_id: &RoomId,
+    target: &UserId,
+    reason: Option<&str>,
+    action: Action,
+) -> Outcome<Reply> {
+    active(ctx)?;
+    change(ctx, room_id, target, reason, action).await
+}
+
 async fn kick(ctx: Ctx, request: kick_user::v3::Request) -> Outcome<Reply> {
-    active(&ctx)?;
-    change(
-        &ctx,
-        &request.room_id,
-        &request.user_id,
-        request.reason.as_deref(),
-        Action::Kick,
-    )
-    .await
+    let (room, target) = (&request.room_id, &request.user_id);
+    moderate(&ctx, room, target, request.reason.as_deref(), Action::Kick).await
 }
 
 async fn ban(ctx: Ctx, request: ban_user::v3::Request) -> Outcome<Reply> {
-    active(&ctx)?;
-    change(
-        &ctx,
-        &request.room_id,
-        &request.user_id,
-        request.reason.as_deref(),
-        Action::Ban,
-    )
-    .await
+    let (room, target) = (&request.room_id, &request.user_id);
+    moderate(&ctx, room, target, request.reason.as_deref(), Action::Ban).await
 }
 
 async fn unban(ctx: Ctx, request: unban_user::v3::Request) -> Outcome<Reply> {
-    active(&ctx)?;
-    change(
-        &ctx,
-        &request.room_id,
-        &request.user_id,
-        request.reason.as_deref(),
-        Action::Unban,
-    )
-    .await
+    let (room, target) = (&request.room_id, &request.user_id);
+    moderate(&ctx, room, target, request.reason.as_deref(), Action::Unban).await
 }
