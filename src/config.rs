@@ -6,6 +6,7 @@ mod load;
 mod policy;
 mod rate_limits;
 mod registration;
+mod rtc;
 mod sections;
 mod validate;
 mod values;
@@ -23,6 +24,7 @@ pub use self::load::{ConfigError, DEFAULT_PATH, ENV_PREFIX, load, load_with, par
 pub use self::policy::PolicyServer;
 pub use self::rate_limits::{RateLimit, RateLimits};
 pub use self::registration::{Email, MailEncryption, Registration};
+pub use self::rtc::{DelayedEvents, Rtc};
 pub use self::sections::{
     Actors, ClientWellKnown, Compat, Contact, Database, Federation, HttpClient, Listener, LogFormat, Logging, Media,
     OldSigningKey, Passwords, Presence, R0Profile, Resource, RoomDirectory, ServerWellKnown, Support, Tokens, UiAuth,
@@ -65,6 +67,8 @@ pub struct Config {
     pub media: Media,
     pub voice: Voice,
     pub turn: Turn,
+    pub rtc: Rtc,
+    pub delayed_events: DelayedEvents,
     pub client_well_known: ClientWellKnown,
     pub server_well_known: ServerWellKnown,
     pub support: Support,
@@ -99,6 +103,8 @@ impl Default for Config {
             media: Media::default(),
             voice: Voice::default(),
             turn: Turn::default(),
+            rtc: Rtc::default(),
+            delayed_events: DelayedEvents::default(),
             client_well_known: ClientWellKnown::default(),
             server_well_known: ServerWellKnown::default(),
             support: Support::default(),

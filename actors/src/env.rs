@@ -16,6 +16,7 @@ use crate::failpoint::Failpoints;
 use crate::flows::admin::tasks::Tasks;
 use crate::flows::alias::Aliases;
 use crate::flows::backfill::Backfills;
+use crate::flows::delayed::Delayed;
 use crate::flows::friends::Pairs;
 use crate::flows::ingest::Ingests;
 use crate::flows::profile::Spreading;
@@ -30,6 +31,7 @@ use crate::media::remote::Fetches;
 use crate::media::voice::Jobs;
 use crate::policy::Policies;
 use crate::presence::Presence;
+use crate::rendezvous::Rendezvous;
 use crate::rng::Rng;
 use crate::room::cache::{Capacity, RoomCache};
 use crate::room::export::Exports;
@@ -116,6 +118,8 @@ pub struct Env {
     pub nonces: Nonces,
     /// How much users keep.
     pub quota: Quota,
+    /// Where devices meet that sign each other in.
+    pub rendezvous: Rendezvous,
     /// Stored filters.
     pub filters: FilterCache,
     /// Who is online.
@@ -132,6 +136,8 @@ pub struct Env {
     pub failpoints: Failpoints,
     /// Whose rooms are being told of a new profile.
     pub spreading: Spreading,
+    /// Events that are sent later.
+    pub delayed: Delayed,
     /// Which rooms are being upgraded.
     pub upgrading: Turns,
     /// Which friendships are being worked on.
@@ -212,8 +218,7 @@ impl Env {
         } = parts;
         let (journal, feeds, failpoints) = start_journal(&store, &clock, &io).await?;
         let (ids, cpu) = (Ids::new(store.clone()), Cpu::new(io.clone(), cores()));
-        let key = Arc::new(key);
-        let tools = tools(&clock, &rng, &cpu);
+        let (key, tools) = (Arc::new(key), tools(&clock, &rng, &cpu));
         let (wire, keyring) = to_others(&settings, &server_name, &key, &store, &tools, &io);
         let (name, capacity) = (server_name.clone(), Capacity::of(&settings));
         let rooms = RoomCache::new(store.clone(), ids.clone(), cpu.clone(), name, capacity);
@@ -238,6 +243,7 @@ impl Env {
             uia: Uia::new(settings.uia_timeout_ms),
             nonces: Nonces::default(),
             quota: Quota::default(),
+            rendezvous: Rendezvous::default(),
             filters: FilterCache::default(),
             presence: Presence::default(),
             filling: Filling::default(),
@@ -245,6 +251,7 @@ impl Env {
             voice_jobs: Jobs::default(),
             failpoints,
             spreading: Spreading::default(),
+            delayed: Delayed::default(),
             previews: Previews::new(settings.outbound.clone(), &settings.preview_blocklist, tools.clone()),
             outbound: Outbound::new(settings.outbound.clone(), tools),
             wire,

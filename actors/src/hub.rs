@@ -102,6 +102,7 @@ impl Hub {
         flows::ingest::resume(&hub).await?;
         flows::remote::unfinished::start(&hub);
         flows::friends::start(&hub);
+        flows::delayed::start(&hub);
         Ok(hub)
     }
 

@@ -26,6 +26,9 @@ const FRIEND_MEMORY_MS: Millis = 90 * 24 * 60 * 60 * 1_000;
 const EMAIL_SESSION_LIFETIME_MS: Millis = 48 * 60 * 60 * 1_000;
 /// How long it is told what became of work for administrators.
 const ADMIN_TASK_LIFETIME_MS: Millis = 7 * 24 * 60 * 60 * 1_000;
+/// How long it is told what became of a delayed event, and of how many of a user's.
+const DELAYED_EVENT_LIFETIME_MS: Millis = 7 * 24 * 60 * 60 * 1_000;
+const DELAYED_EVENTS_KEPT: i64 = 1_000;
 /// How long an upload may go on to an address whose time was up after it had begun.
 const UPLOAD_GRACE_MS: Millis = 24 * 60 * 60 * 1_000;
 
@@ -90,6 +93,11 @@ async fn clear_database(env: &Env) {
     report(
         "work for administrators that has ended",
         env.store.prune_admin_tasks(now - ADMIN_TASK_LIFETIME_MS).await,
+    );
+    let ended_before = now - DELAYED_EVENT_LIFETIME_MS;
+    report(
+        "delayed events that are over",
+        env.store.prune_delayed_events(ended_before, DELAYED_EVENTS_KEPT).await,
     );
     report(
         "blocks of addresses that have ended",

@@ -10,6 +10,7 @@ pub mod peer;
 pub mod policy;
 pub mod presence;
 pub mod push;
+pub mod rendezvous;
 pub mod room;
 pub mod security;
 pub mod session;

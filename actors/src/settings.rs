@@ -68,6 +68,26 @@ pub struct Settings {
     pub preview_blocklist: Vec<IpNet>,
     /// How mail is sent, if at all.
     pub mail: Option<MailSettings>,
+    /// What users may schedule.
+    pub delayed: DelayedLimits,
+}
+
+/// Events that users may have waiting (MSC4140).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelayedLimits {
+    /// The longest delay, milliseconds.
+    pub max_delay_ms: i64,
+    /// Events of one user; 0 for none at all.
+    pub max_scheduled: u32,
+}
+
+impl Default for DelayedLimits {
+    fn default() -> Self {
+        Self {
+            max_delay_ms: 24 * 60 * 60 * 1_000,
+            max_scheduled: 100,
+        }
+    }
 }
 
 /// What one user may keep on the server.
@@ -140,6 +160,7 @@ impl Default for Settings {
             policy: None,
             preview_blocklist: Vec::new(),
             mail: None,
+            delayed: DelayedLimits::default(),
         }
     }
 }

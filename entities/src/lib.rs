@@ -9,6 +9,7 @@ pub mod consumer_cursor;
 pub mod cross_signing_key;
 pub mod current_state;
 pub mod dehydrated_device;
+pub mod delayed_event;
 pub mod destination;
 pub mod destination_room;
 pub mod device;

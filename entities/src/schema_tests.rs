@@ -45,6 +45,7 @@ fn entities() -> BTreeMap<String, Columns> {
         cross_signing_key,
         current_state,
         dehydrated_device,
+        delayed_event,
         destination,
         destination_room,
         device,

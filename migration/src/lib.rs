@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = &[
     ("m0015_email", include_str!("sql/m0015_email.sql")),
     ("m0016_voice", include_str!("sql/m0016_voice.sql")),
     ("m0017_admin", include_str!("sql/m0017_admin.sql")),
+    ("m0018_delayed", include_str!("sql/m0018_delayed.sql")),
 ];
 
 /// Why the schema could not be brought up to date; the text is for the operator.

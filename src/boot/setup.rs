@@ -13,7 +13,7 @@ use actors::policy::KEY_VERSION;
 use actors::policy::judge::PolicyRules;
 use actors::rng::Rng;
 use actors::session::token;
-use actors::settings::{Settings, UserLimits};
+use actors::settings::{DelayedLimits, Settings, UserLimits};
 use actors::supervisor::Arbiters;
 use entities::store::{Store, StoreOptions};
 use ipnet::IpNet;
@@ -201,6 +201,10 @@ pub fn settings(config: &Config) -> Settings {
         policy: None,
         preview_blocklist: nets(&config.media.url_preview_ip_range_blocklist),
         mail: mail(config),
+        delayed: DelayedLimits {
+            max_delay_ms: millis(config.delayed_events.max_delay_secs),
+            max_scheduled: config.delayed_events.max_scheduled_per_user,
+        },
     }
 }
 

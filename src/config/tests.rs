@@ -149,7 +149,7 @@ fn unknown_keys_are_named() {
         "server_nam: unknown key; known here: server_name, public_baseurl, signing_key_path, old_signing_keys, \
          default_room_version, listeners, database, logging, registration, email, passwords, tokens, ui_auth, rate_limits, \
          federation, policy_server, http_client, room_directory, user_directory, user_limits, presence, \
-         media, voice, turn, client_well_known, server_well_known, support, actors, compat",
+         media, voice, turn, rtc, delayed_events, client_well_known, server_well_known, support, actors, compat",
     );
     refused(
         "[database]\nurI = \"x\"",

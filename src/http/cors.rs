@@ -13,6 +13,6 @@ pub const HEADERS: [(&str, &str); 4] = [
     ),
     (
         "Access-Control-Expose-Headers",
-        "ETag, Retry-After, Content-Range, Content-Disposition",
+        "ETag, Location, Retry-After, X-Max-Bytes, Content-Range, Content-Disposition",
     ),
 ];

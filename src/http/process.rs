@@ -12,6 +12,7 @@ use ruma::serde::Base64;
 use serde_json::{Value, json};
 
 use super::auth::Policy;
+use super::client::rtc::foci;
 use super::context::{Ctx, RawRequest};
 use super::endpoint::Table;
 use super::reply::Reply;
@@ -193,6 +194,10 @@ async fn well_known_client(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
     let mut body = json!({ "m.homeserver": { "base_url": base.as_str() } });
     if let Some(identity) = &config.client_well_known.identity_server_base_url {
         body["m.identity_server"] = json!({ "base_url": identity.as_str() });
+    }
+    let foci = foci(&config.rtc);
+    if !foci.is_empty() {
+        body["org.matrix.msc4143.rtc_foci"] = foci.into();
     }
     Reply::json(&body)
 }

@@ -3,6 +3,7 @@
 mod account;
 mod backup;
 mod data;
+mod delayed;
 mod directory;
 mod e2ee;
 mod emails;
@@ -18,6 +19,7 @@ mod register;
 mod relations;
 mod room_rules;
 mod rooms;
+mod rtc;
 mod services;
 mod sync;
 mod turn;

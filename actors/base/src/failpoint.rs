@@ -39,6 +39,8 @@ pub const FRIEND_ROOM: &str = "friend.room";
 pub const FRIEND_ENTERED: &str = "friend.entered";
 /// How far an administrator's task has come is written; the next step is not begun.
 pub const ADMIN_NOTED: &str = "admin.noted";
+/// A delayed event is in its room; that it is over is not written yet.
+pub const DELAYED_SENT: &str = "delayed.sent";
 /// A room's readers have lost it; the rest of it is still there.
 pub const ROOM_PURGED: &str = "room.purged";
 

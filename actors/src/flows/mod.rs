@@ -7,6 +7,7 @@ pub mod backfill;
 pub mod by_time;
 pub mod create_room;
 pub mod deactivate;
+pub mod delayed;
 pub mod directory;
 pub mod friends;
 pub mod guard;

@@ -62,8 +62,9 @@ impl Default for Turns {
 }
 
 impl Turns {
-    async fn take(&self, room_id: &RoomId) -> MutexGuard<'_, ()> {
-        let turn = self.hasher.hash_one(room_id.as_str()) % TURNS as u64;
+    /// Waits for the turn of whatever the name stands for.
+    pub(super) async fn take(&self, name: &str) -> MutexGuard<'_, ()> {
+        let turn = self.hasher.hash_one(name) % TURNS as u64;
         self.turns[turn as usize].lock().await
     }
 }
@@ -83,7 +84,7 @@ pub async fn upgrade(
     let env = hub.env();
     let unsupported = || DomainError::unsupported_room_version(format!("room version {version} is not supported"));
     let new_rules = rules::rules_for(version).ok_or_else(unsupported)?;
-    let _turn = env.upgrading.take(room_id).await;
+    let _turn = env.upgrading.take(room_id.as_str()).await;
     let old = hub.rooms().joined(room_id, user).await?;
     let state = |kind: &str, key: &str| old.state_event(kind, key).map(|event| event.pdu.clone());
     let power = Power::of(&old.rules, state).map_err(DomainError::internal)?;
@@ -143,7 +144,7 @@ pub async fn resume(hub: &Arc<Hub>) -> Outcome<()> {
             let Ok(old) = RoomId::parse(&upgrade.old_room_id) else {
                 continue;
             };
-            let _turn = hub.env().upgrading.take(&old).await;
+            let _turn = hub.env().upgrading.take(old.as_str()).await;
             // Somebody who asked again may have been quicker.
             let open = hub.env().store.room_upgrade(old.as_str()).await;
             let finished = match open {

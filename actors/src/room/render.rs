@@ -10,6 +10,10 @@ use serde_json::value::RawValue;
 use super::event::{Pdu, StoredEvent};
 use crate::clock::Millis;
 
+/// Stands for the sender's device in events that were sent later than their device was there (MSC4140); the transaction is
+/// then the id of the delayed event.
+pub const DELAYED_DEVICE: &str = "org.matrix.msc4140.delayed_event";
+
 /// Who reads, which decides what stands under `unsigned`.
 #[derive(Clone, Debug)]
 pub struct Viewer {
@@ -121,9 +125,12 @@ fn push_unsigned(out: &mut Vec<u8>, event: &StoredEvent, viewer: &Viewer, extras
     }
     if let Some((device, txn_id)) = &event.txn
         && event.pdu.sender == viewer.user
-        && viewer.device.as_ref().is_some_and(|d| d.as_str() == &**device)
     {
-        push_field(out, "transaction_id", txn_id);
+        if &**device == DELAYED_DEVICE {
+            push_field(out, "org.matrix.msc4140.delay_id", txn_id);
+        } else if viewer.device.as_ref().is_some_and(|d| d.as_str() == &**device) {
+            push_field(out, "transaction_id", txn_id);
+        }
     }
     out.push(b'}');
 }

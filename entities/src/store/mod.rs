@@ -45,6 +45,7 @@ pub mod backup;
 mod bulk;
 mod connect;
 mod data;
+pub mod delayed;
 mod directory;
 pub mod e2ee;
 mod email;

@@ -15,18 +15,20 @@ const VERSIONS: [&str; 23] = [
     "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 /// What is served beyond the specification, or was before it became part of it.
-const FEATURES: [&str; 12] = [
+const FEATURES: [&str; 14] = [
     "org.matrix.label_based_filtering",
     "org.matrix.e2e_cross_signing",
     "org.matrix.msc2285.stable",
     "org.matrix.msc2432",
     "org.matrix.msc3827.stable",
     "org.matrix.msc3440.stable",
+    "org.matrix.msc3391",
     "org.matrix.msc3773",
     "org.matrix.msc3771",
     "org.matrix.msc3814",
     "org.matrix.msc3916.stable",
     "org.matrix.msc3967",
+    "org.matrix.msc4143",
     "org.matrix.msc4222",
 ];
 
@@ -36,8 +38,10 @@ pub fn routes(table: &mut Table) {
     table.user::<get_capabilities::v3::Request, _>(capabilities);
 }
 
-async fn versions(_: Ctx, _: get_supported_versions::Request) -> Outcome<Reply> {
-    let features: serde_json::Map<_, _> = FEATURES.iter().map(|name| ((*name).to_owned(), json!(true))).collect();
+async fn versions(ctx: Ctx, _: get_supported_versions::Request) -> Outcome<Reply> {
+    let mut features: serde_json::Map<_, _> = FEATURES.iter().map(|name| ((*name).to_owned(), json!(true))).collect();
+    let schedules = ctx.config.delayed_events.max_scheduled_per_user > 0;
+    features.insert("org.matrix.msc4140".to_owned(), json!(schedules));
     Reply::json(&json!({ "versions": VERSIONS, "unstable_features": features }))
 }
 
@@ -58,6 +62,11 @@ async fn capabilities(ctx: Ctx, _: get_capabilities::v3::Request) -> Outcome<Rep
                 "available": rules::available(),
             },
         }
+    });
+    let delayed = ctx.hub.env().settings.delayed;
+    answer["capabilities"]["org.matrix.msc4140.delayed_events"] = json!({
+        "max_delay_ms": delayed.max_delay_ms,
+        "max_scheduled": delayed.max_scheduled,
     });
     if ctx.user()?.is_admin {
         answer["capabilities"]["m.account_moderation"] = json!({ "lock": true, "suspend": true });

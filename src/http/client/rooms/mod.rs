@@ -75,7 +75,7 @@ fn pretended(ctx: &Ctx) -> Outcome<Option<OwnedEventId>> {
 }
 
 /// Whether a room exists is no outsider's business.
-async fn require_room(ctx: &Ctx, room_id: &RoomId) -> Outcome<()> {
+pub(super) async fn require_room(ctx: &Ctx, room_id: &RoomId) -> Outcome<()> {
     match ctx.hub.rooms().view(room_id).await? {
         Some(_) => Ok(()),
         None => Err(DomainError::forbidden(format!("you are not in {room_id}"))),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use actors::error::{DomainError, Outcome};
+use actors::flows::delayed::Wish;
 use actors::flows::{guard, membership};
 use actors::room::commands::Draft;
 use actors::session::identity::Identity;
@@ -13,6 +14,7 @@ use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::super::delayed;
 use super::{redact, suspended};
 use crate::http::auth::Policy;
 use crate::http::context::{Ctx, RawRequest};
@@ -60,6 +62,13 @@ async fn send(ctx: Ctx, request: send_message_event::v3::Request) -> Outcome<Rep
         }
         redact::own_only(&ctx, &content).await?;
     }
+    if let Some(delay_ms) = delayed::asked(&ctx)? {
+        let place = (&request.room_id, kind.as_str(), None);
+        let time = chosen_time(identity, request.timestamp);
+        let mut wish = wish(identity, place, content, delay_ms, time);
+        wish.txn_id = Some(request.txn_id.to_string());
+        return delayed::schedule_as_before(&ctx, wish).await;
+    }
     if let Some(event_id) = super::pretended(&ctx)? {
         return Reply::json(&Sent { event_id });
     }
@@ -79,9 +88,37 @@ fn chosen_time(identity: &Identity, wish: Option<ruma::MilliSecondsSinceUnixEpoc
 
 async fn set_state(ctx: Ctx, request: send_state_event::v3::Request) -> Outcome<Reply> {
     let (kind, content) = (request.event_type.to_string(), request.body.into_json());
+    if let Some(delay_ms) = delayed::asked(&ctx)? {
+        let identity = super::active(&ctx)?;
+        super::require_room(&ctx, &request.room_id).await?;
+        let place = (&request.room_id, kind.as_str(), Some(request.state_key.as_str()));
+        let time = chosen_time(identity, request.timestamp);
+        let wish = wish(identity, place, content, delay_ms, time);
+        return delayed::schedule_as_before(&ctx, wish).await;
+    }
     let place = (&request.room_id, kind.as_str(), request.state_key.as_str());
     let event_id = put_state(&ctx, place, content, request.timestamp).await?;
     Reply::json(&Sent { event_id })
+}
+
+fn wish(
+    identity: &Identity,
+    (room_id, kind, state_key): (&OwnedRoomId, &str, Option<&str>),
+    content: Box<RawValue>,
+    delay_ms: i64,
+    origin_server_ts: Option<i64>,
+) -> Wish {
+    Wish {
+        user: identity.user_id.clone(),
+        device: identity.device_id.clone(),
+        room_id: room_id.clone(),
+        kind: kind.to_owned(),
+        state_key: state_key.map(str::to_owned),
+        content,
+        delay_ms,
+        txn_id: None,
+        origin_server_ts,
+    }
 }
 
 /// `(room, type, state key)`
