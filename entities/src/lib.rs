@@ -68,6 +68,7 @@ pub mod stream_block;
 pub mod stripped_state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod thread_subscription;
 pub mod to_device;
 pub mod to_device_txn;
 pub mod user;

@@ -99,6 +99,7 @@ fn entities() -> BTreeMap<String, Columns> {
         state_key,
         stream_block,
         stripped_state,
+        thread_subscription,
         to_device,
         to_device_txn,
         user,

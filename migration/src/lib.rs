@@ -32,6 +32,10 @@ const FILES: &[(&str, &str)] = &[
     ("m0016_voice", include_str!("sql/m0016_voice.sql")),
     ("m0017_admin", include_str!("sql/m0017_admin.sql")),
     ("m0018_delayed", include_str!("sql/m0018_delayed.sql")),
+    (
+        "m0019_thread_subscription",
+        include_str!("sql/m0019_thread_subscription.sql"),
+    ),
 ];
 
 /// Why the schema could not be brought up to date; the text is for the operator.

@@ -22,6 +22,7 @@ mod rooms;
 mod rtc;
 mod services;
 mod sync;
+mod threads;
 mod turn;
 mod voice;
 mod voip;

@@ -3,13 +3,18 @@
 pub mod notifications;
 
 use ruma::power_levels::NotificationPowerLevels;
-use ruma::push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset};
+use ruma::push::{
+    Action, AnyPushRuleRef, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset, SoundTweakValue,
+    Tweak,
+};
 use ruma::room_version_rules::RoomPowerLevelsRules;
 use ruma::{Int, OwnedUserId, UInt};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use crate::room::event::StoredEvent;
+use crate::env::Env;
+use crate::error::Outcome;
+use crate::room::event::{StoredEvent, relation_of};
 use crate::room::snapshot::RoomSnapshot;
 use crate::session::view::UserView;
 
@@ -36,6 +41,8 @@ impl Verdict {
 /// The room as one user's push rules see it.
 pub struct Reader {
     room: PushConditionRoomCtx,
+    /// Roots of the threads that the user is subscribed to.
+    threads: HashSet<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -75,7 +82,31 @@ impl Reader {
             levels.notifications,
             rules,
         ));
-        Self { room: ctx }
+        Self {
+            room: ctx,
+            threads: HashSet::new(),
+        }
+    }
+
+    /// With the threads that the user is subscribed to (MSC4306).
+    ///
+    /// # Errors
+    /// `Unavailable` when the database does not answer.
+    pub async fn with_threads(mut self, env: &Env, view: &UserView) -> Outcome<Self> {
+        let threads = env
+            .store
+            .subscribed_threads(view.user_id.as_str(), self.room.room_id.as_str());
+        self.threads = threads.await?.into_iter().collect();
+        Ok(self)
+    }
+
+    /// Whether the event is in a thread that the user is subscribed to.
+    fn follows(&self, event: &StoredEvent) -> bool {
+        let (root, kind) = match self.threads.is_empty() {
+            true => return false,
+            false => relation_of(&event.pdu),
+        };
+        kind.as_deref() == Some("m.thread") && root.is_some_and(|root| self.threads.contains(&root))
     }
 }
 
@@ -85,7 +116,16 @@ pub async fn actions(reader: &Reader, rules: &Ruleset, event: &StoredEvent) -> V
         return Vec::new();
     };
     let flat = FlattenedJson::from_raw(&raw);
+    let follows = reader.follows(event);
     for rule in rules {
+        // The rule of subscribed threads has its place between these kinds; rooms that are quiet do not silence it.
+        let is_later = matches!(
+            rule,
+            AnyPushRuleRef::Room(_) | AnyPushRuleRef::Sender(_) | AnyPushRuleRef::Underride(_)
+        );
+        if follows && is_later {
+            return vec![Action::Notify, Action::SetTweak(Tweak::Sound(SoundTweakValue::Default))];
+        }
         if rule.applies(&flat, &reader.room).await {
             return rule.actions().to_vec();
         }

@@ -173,7 +173,9 @@ impl Walk<'_> {
             let user = self.viewer.user.as_str();
             let receipts = self.env.store.receipts_of_user(user, &[nid.0]).await?;
             room = Some(Room {
-                reader: Reader::new(&snapshot, self.view),
+                reader: Reader::new(&snapshot, self.view)
+                    .with_threads(self.env, self.view)
+                    .await?,
                 marks: Marks::of(&receipts),
                 snapshot,
             });

@@ -58,6 +58,8 @@ pub enum FactKind {
         /// The type.
         kind: String,
     },
+    /// The user subscribed to a thread or no longer is.
+    ThreadSubscription,
     /// A device's inbox got messages.
     ToDevice {
         /// Whose device.

@@ -122,6 +122,8 @@ impl Change {
             FactKind::Typing { room_nid, .. } => Self::Typing(*room_nid),
             FactKind::AccountData { room_id: Some(_), .. } => Self::RoomAccountData,
             FactKind::AccountData { room_id: None, .. } => Self::AccountData,
+            // For those who look at everything of the user's own; there is no entry that changed.
+            FactKind::ThreadSubscription => Self::AccountData,
             FactKind::ToDevice { device, .. } => Self::ToDevice(device.clone()),
             FactKind::DeviceList { user } => Self::DeviceList(user.clone()),
             FactKind::KeyCounts { device } => Self::KeyCounts(device.clone()),

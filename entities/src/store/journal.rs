@@ -195,6 +195,8 @@ async fn write_room_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
 
 async fn write_user_rows(tx: &Tx, rows: &Rows) -> Result<(), StoreError> {
     tx.upsert::<account_data::Entity>(&rows.account_data).await?;
+    tx.upsert::<crate::thread_subscription::Entity>(&rows.thread_subscriptions)
+        .await?;
     tx.upsert::<crate::friend::Entity>(&rows.friends).await?;
     tx.upsert::<presence::Entity>(&rows.presence).await?;
     tx.insert::<to_device_txn::Entity>(&rows.to_device_txns).await?;

@@ -71,6 +71,7 @@ mod server_key;
 pub mod session;
 mod state;
 mod stream;
+mod threads;
 mod token;
 mod unfinished;
 pub mod voice;

@@ -56,6 +56,8 @@ pub struct Rows {
     pub published: Vec<public_room::Model>,
     /// Upserted; `pos` is an offset.
     pub account_data: Vec<account_data::Model>,
+    /// Upserted; `pos` is an offset.
+    pub thread_subscriptions: Vec<crate::thread_subscription::Model>,
     /// Upserted; the last of equal keys wins.
     pub friends: Vec<crate::friend::Model>,
     /// Upserted; `pos` is an offset.
@@ -173,6 +175,7 @@ for_each_list!(
     aliases,
     published,
     account_data,
+    thread_subscriptions,
     friends,
     presence,
     to_device,
@@ -266,6 +269,7 @@ impl Rows {
         self.memberships.iter_mut().for_each(|r| shift(&mut r.pos));
         self.receipts.iter_mut().for_each(|r| shift(&mut r.pos));
         self.account_data.iter_mut().for_each(|r| shift(&mut r.pos));
+        self.thread_subscriptions.iter_mut().for_each(|r| shift(&mut r.pos));
         self.presence.iter_mut().for_each(|r| shift(&mut r.pos));
         self.to_device.iter_mut().for_each(|r| shift(&mut r.pos));
         self.device_list_changes.iter_mut().for_each(|r| shift(&mut r.pos));

@@ -178,6 +178,8 @@ impl Store {
             "key_backup",
             "cross_signing_key",
             "user_email",
+            "thread_subscription",
+            "delayed_event",
         ] {
             let sql = format!("DELETE FROM {table} WHERE user_id = $1");
             tx.exec(&sql, params![user_id]).await?;

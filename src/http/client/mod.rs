@@ -27,6 +27,7 @@ pub mod rtc;
 mod sync;
 mod tags;
 mod third_party;
+mod threads;
 mod to_device;
 pub mod tokens;
 mod typing;
@@ -65,6 +66,7 @@ pub fn routes(table: &mut Table, max_upload_bytes: u64) {
     sync::routes(table);
     tags::routes(table);
     third_party::routes(table);
+    threads::routes(table);
     to_device::routes(table);
     typing::routes(table);
     versions::routes(table);

@@ -15,7 +15,7 @@ const VERSIONS: [&str; 23] = [
     "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 /// What is served beyond the specification, or was before it became part of it.
-const FEATURES: [&str; 14] = [
+const FEATURES: [&str; 15] = [
     "org.matrix.label_based_filtering",
     "org.matrix.e2e_cross_signing",
     "org.matrix.msc2285.stable",
@@ -30,6 +30,7 @@ const FEATURES: [&str; 14] = [
     "org.matrix.msc3967",
     "org.matrix.msc4143",
     "org.matrix.msc4222",
+    "org.matrix.msc4306",
 ];
 
 /// Registers the chapter.

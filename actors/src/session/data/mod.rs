@@ -4,6 +4,7 @@ mod account_data;
 pub mod filters;
 mod profile;
 mod push_rules;
+mod threads;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 
 pub use self::profile::{MAX_KEY, MAX_PROFILE, is_shown};
 pub use self::push_rules::{PushRuleChange, ruleset_content};
+pub use self::threads::Interest;
 use super::quota;
 use super::view::UserView;
 use crate::env::Env;
@@ -57,6 +59,15 @@ pub enum DataCommand {
         room_id: OwnedRoomId,
         /// An event of it.
         event_id: OwnedEventId,
+    },
+    /// Subscribes to a thread or no longer (MSC4306); the user can see it.
+    Thread {
+        /// The room.
+        room_id: OwnedRoomId,
+        /// The thread.
+        root: OwnedEventId,
+        /// What is wanted.
+        wanted: Interest,
     },
     /// Changes the push rules.
     PushRule(Box<PushRuleChange>),
@@ -113,6 +124,10 @@ pub async fn run(env: &Env, view: &UserView, command: DataCommand) -> Outcome<(D
         }
         DataCommand::MoveFullyRead { room_id, event_id } => {
             account_data::move_fully_read(env, view, &room_id, &event_id).await?;
+            None
+        }
+        DataCommand::Thread { room_id, root, wanted } => {
+            threads::set(env, view, &room_id, &root, wanted).await?;
             None
         }
         DataCommand::PushRule(change) => push_rules::apply(env, view, *change).await?,

@@ -163,7 +163,14 @@ impl State {
             if event.redacted_by.is_some() || self.marks.cover(pos, thread.as_deref()) {
                 continue;
             }
-            let reader = reader.get_or_insert_with(|| Reader::new(&room.snapshot, cx.view));
+            let reader = match &mut reader {
+                Some(reader) => reader,
+                none => none.insert(
+                    Reader::new(&room.snapshot, cx.view)
+                        .with_threads(cx.env, cx.view)
+                        .await?,
+                ),
+            };
             let verdict = evaluate(reader, &cx.view.push_rules, event).await;
             if !verdict.notify {
                 continue;

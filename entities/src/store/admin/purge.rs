@@ -36,6 +36,8 @@ impl Store {
             "event_report",
             "inbound_pdu",
             "account_data",
+            "thread_subscription",
+            "delayed_event",
             "remote_join",
         ] {
             tx.exec(&format!("DELETE FROM {table} WHERE room_id = $1"), params![room_id])
