@@ -64,6 +64,25 @@ both_databases! {
         alice.post(&path, threepid).await.refused(403, "M_THREEPID_DENIED");
     }
 
+    async fn some_invites_are_refused_and_some_not_shown(server) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let carol = server.register("carol").await;
+        let kind = "org.matrix.msc4155.invite_permission_config";
+        let config = format!("user/{}/account_data/{kind}", encode(&bob.user_id));
+        bob.put(&config, json!({ "blocked_users": ["@al*:*"], "ignored_servers": ["localhost"] })).await.ok();
+        let options = json!({ "invite": [bob.user_id] });
+        alice.post("createRoom", options).await.refused(403, "M_INVITE_BLOCKED");
+        let room = alice.create_room(json!({})).await;
+        act(&alice, &room, "invite", &bob).await.refused(403, "M_INVITE_BLOCKED");
+        let hidden = carol.create_room(json!({})).await;
+        act(&carol, &hidden, "invite", &bob).await.ok();
+        let invites = async || bob.sync(None, 0, None).await["rooms"]["invite"].clone();
+        assert!(invites().await.get(&hidden).is_none());
+        bob.put(&config, json!({ "enabled": false, "ignored_servers": ["localhost"] })).await.ok();
+        assert!(invites().await.get(&hidden).is_some());
+        act(&alice, &room, "invite", &bob).await.ok();
+    }
+
     async fn the_banned_stay_out_until_the_ban_is_lifted(server) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let carol = server.register("carol").await;

@@ -62,6 +62,12 @@ both_databases! {
         assert_eq!(info["sub"], json!(alice.user_id));
     }
 
+    async fn messages_are_kept(server) {
+        let alice = server.register("alice").await;
+        let path = "/_matrix/client/unstable/org.matrix.msc1763/retention/configuration";
+        assert_eq!(alice.get(path).await.ok(), json!({ "policies": {}, "limits": {} }));
+    }
+
     async fn devices_meet(server) {
         let client = &server.client;
         assert_eq!(client.get(NEW).await.ok(), json!({ "create_available": true }));

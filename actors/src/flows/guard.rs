@@ -8,6 +8,7 @@ use ruma::{OwnedEventId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId, Us
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::invite_filter::{InviteFilter, Verdict};
 use super::membership::{self, Change};
 use super::spaces;
 use crate::env::Env;
@@ -18,17 +19,14 @@ use crate::room::event::{StoredEvent, relation_of};
 use crate::room::membership::Action;
 use crate::room::snapshot::RoomSnapshot;
 
-/// Refuses an invite that its target blocks (client-server API, "Invite permission").
+/// Refuses an invite that its target blocks (client-server API, "Invite permission"; MSC4155).
 ///
 /// # Errors
 /// `M_INVITE_BLOCKED` (403).
-pub async fn invite(env: &Env, target: &UserId) -> Outcome<()> {
-    if env.is_local(target) && blocks_invites(env, target).await? {
-        return Err(DomainError::matrix(
-            403,
-            "M_INVITE_BLOCKED",
-            format!("{target} takes no invites"),
-        ));
+pub async fn invite(env: &Env, sender: &UserId, target: &UserId) -> Outcome<()> {
+    if env.is_local(target) && InviteFilter::of(env, target).await?.judge(sender) == Verdict::Block {
+        let message = format!("{target} takes no such invites");
+        return Err(DomainError::matrix(403, "M_INVITE_BLOCKED", message));
     }
     Ok(())
 }
@@ -38,16 +36,7 @@ pub async fn invite(env: &Env, target: &UserId) -> Outcome<()> {
 /// # Errors
 /// `Unavailable` when the database does not answer.
 pub async fn blocks_invites(env: &Env, user: &UserId) -> Outcome<bool> {
-    #[derive(Deserialize)]
-    struct Config {
-        default_action: Option<String>,
-    }
-    let row = env
-        .store
-        .account_data_one(user.as_str(), "", "m.invite_permission_config")
-        .await?;
-    let config = row.and_then(|row| serde_json::from_str::<Config>(&row.content).ok());
-    Ok(config.and_then(|config| config.default_action).as_deref() == Some("block"))
+    Ok(InviteFilter::of(env, user).await?.blocks_all())
 }
 
 /// Refuses a guest's join where guests may not join (client-server API, "Guest access"). Of a room that this server is not
@@ -162,7 +151,7 @@ async fn member(hub: &Hub, ask: &StateAsk<'_>, content: &RawValue) -> Outcome<()
     let content: Content =
         serde_json::from_str(content.get()).map_err(|e| DomainError::bad_json(format!("m.room.member: {e}")))?;
     match content.membership.as_deref() {
-        Some("invite") => invite(hub.env(), target).await,
+        Some("invite") => invite(hub.env(), ask.sender, target).await,
         Some("join") if ask.is_guest => {
             let room = hub.rooms().view(ask.room_id).await?;
             let allowed = room.is_some_and(|room| room.is_joined(ask.sender) || guests_welcome(&room));

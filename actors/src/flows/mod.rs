@@ -13,6 +13,7 @@ pub mod friends;
 pub mod guard;
 pub mod hosting;
 pub mod ingest;
+pub mod invite_filter;
 pub mod membership;
 pub mod profile;
 pub mod remote;

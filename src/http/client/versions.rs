@@ -2,10 +2,12 @@
 
 use actors::error::Outcome;
 use actors::room::rules;
+use http::Method;
 use ruma::api::client::discovery::{get_capabilities, get_supported_versions};
 use serde_json::json;
 
-use crate::http::context::Ctx;
+use crate::http::auth::Policy;
+use crate::http::context::{Ctx, RawRequest};
 use crate::http::endpoint::Table;
 use crate::http::reply::Reply;
 
@@ -15,7 +17,7 @@ const VERSIONS: [&str; 23] = [
     "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 /// What is served beyond the specification, or was before it became part of it.
-const FEATURES: [&str; 15] = [
+const FEATURES: [&str; 16] = [
     "org.matrix.label_based_filtering",
     "org.matrix.e2e_cross_signing",
     "org.matrix.msc2285.stable",
@@ -29,14 +31,18 @@ const FEATURES: [&str; 15] = [
     "org.matrix.msc3916.stable",
     "org.matrix.msc3967",
     "org.matrix.msc4143",
+    "org.matrix.msc4155",
     "org.matrix.msc4222",
     "org.matrix.msc4306",
 ];
+
+const RETENTION: &str = "/_matrix/client/unstable/org.matrix.msc1763/retention/configuration";
 
 /// Registers the chapter.
 pub fn routes(table: &mut Table) {
     table.optional::<get_supported_versions::Request, _>(versions);
     table.user::<get_capabilities::v3::Request, _>(capabilities);
+    table.raw(Method::GET, RETENTION, Policy::User, retention);
 }
 
 async fn versions(ctx: Ctx, _: get_supported_versions::Request) -> Outcome<Reply> {
@@ -73,4 +79,9 @@ async fn capabilities(ctx: Ctx, _: get_capabilities::v3::Request) -> Outcome<Rep
         answer["capabilities"]["m.account_moderation"] = json!({ "lock": true, "suspend": true });
     }
     Reply::json(&answer)
+}
+
+/// How long messages are kept (MSC1763): this server deletes none by itself, and limits no room's policy.
+async fn retention(_: Ctx, _: RawRequest) -> Outcome<Reply> {
+    Reply::json(&json!({ "policies": {}, "limits": {} }))
 }

@@ -63,7 +63,7 @@ pub async fn receive(hub: &Hub, invitation: Invitation<'_>) -> Outcome<Canonical
     let unsigned = object.remove("unsigned");
     let user = invited(env, &object, &rules, &invitation)?;
     proof::proven(env, &rules, &object).await?;
-    check_user(env, &user).await?;
+    check_user(env, &object, &user).await?;
     membership::refuse_blocked(env, invitation.room_id).await?;
     let stripped = stripped_state(env, &rules, &invitation).await?;
     let signed = sign(env, &rules, &mut object)?;
@@ -126,12 +126,16 @@ fn invited(
 }
 
 /// The user must be there and take invites.
-async fn check_user(env: &Env, user: &UserId) -> Outcome<()> {
+async fn check_user(env: &Env, invite: &CanonicalJsonObject, user: &UserId) -> Outcome<()> {
     let view = crate::session::load::view(env, user).await?;
     if view.is_none_or(|view| view.deactivated) {
         return Err(DomainError::forbidden(format!("{user} cannot be invited")));
     }
-    guard::invite(env, user).await
+    let sender = invite.get("sender").and_then(|sender| sender.as_str());
+    match sender.map(<&UserId>::try_from) {
+        Some(Ok(sender)) => guard::invite(env, sender, user).await,
+        _ => Err(DomainError::invalid_param("the invite has no sender")),
+    }
 }
 
 fn sign(env: &Env, rules: &RoomVersionRules, object: &mut CanonicalJsonObject) -> Outcome<Pdu> {

@@ -11,7 +11,7 @@ use super::filter::room_allowed;
 use super::look::{Look, Pending};
 use super::response::{Events, Invited, Knocked, SyncResponse};
 use crate::error::Outcome;
-use crate::flows::guard;
+use crate::flows::invite_filter::{InviteFilter, Verdict};
 use crate::room::render::stripped_event;
 use crate::room::snapshot::RoomSnapshot;
 
@@ -33,13 +33,18 @@ pub(crate) const STRIPPED: [&str; 8] = [
 /// `Unavailable` when the database does not answer.
 pub async fn blocks(cx: &Context<'_>, look: &Look, response: &mut SyncResponse) -> Outcome<()> {
     let invited = look.pending.iter().any(|pending| pending.membership == "invite");
-    let blocked = invited && guard::blocks_invites(cx.env, &cx.args.user).await?;
+    let filter = match invited {
+        true => InviteFilter::of(cx.env, &cx.args.user).await?,
+        false => InviteFilter::default(),
+    };
     for pending in &look.pending {
         let Ok(room_id) = OwnedRoomId::try_from(pending.room_id.as_str()) else {
             continue;
         };
-        let ignored = OwnedUserId::try_from(pending.sender.as_str()).is_ok_and(|s| cx.view.ignored.contains(&s));
-        let unwanted = ignored || blocked && pending.membership == "invite";
+        let unwanted = OwnedUserId::try_from(pending.sender.as_str()).is_ok_and(|sender| {
+            let filtered = pending.membership == "invite" && filter.judge(&sender) != Verdict::Allow;
+            filtered || cx.view.ignored.contains(&sender)
+        });
         if unwanted || !room_allowed(&cx.args.filter, &room_id) {
             continue;
         }

@@ -25,7 +25,7 @@ pub(super) async fn create(ctx: Ctx, request: api::v3::Request) -> Outcome<Reply
         ));
     }
     for user in &request.invite {
-        guard::invite(ctx.hub.env(), user).await?;
+        guard::invite(ctx.hub.env(), &identity.user_id, user).await?;
     }
     let room_id = create_room::create_room(&ctx.hub, &identity.user_id, &request).await?;
     Reply::json(&json!({ "room_id": room_id }))

@@ -96,12 +96,12 @@ async fn forget(ctx: Ctx, request: forget_room::v3::Request) -> Outcome<Reply> {
 }
 
 async fn invite(ctx: Ctx, request: invite_user::v3::Request) -> Outcome<Reply> {
-    active(&ctx)?;
+    let sender = &active(&ctx)?.user_id;
     let invite_user::v3::InvitationRecipient::UserId(invited) = &request.recipient else {
         let message = "this server uses no identity server, so it cannot invite by e-mail address or phone number";
         return Err(DomainError::matrix(403, "M_THREEPID_DENIED", message));
     };
-    guard::invite(ctx.hub.env(), &invited.user_id).await?;
+    guard::invite(ctx.hub.env(), sender, &invited.user_id).await?;
     if super::pretended(&ctx)?.is_some() {
         return Ok(Reply::empty());
     }
