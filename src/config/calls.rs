@@ -43,6 +43,8 @@ pub struct Voice {
     /// `media.max_upload_bytes` holds as well.
     pub max_size_bytes: u64,
     pub max_duration_secs: u64,
+    /// How long a message may be worked on; then the work is given up.
+    pub job_deadline_secs: u64,
     /// Hz; what conversions keep at most where they are asked for no rate.
     pub default_sample_rate: u32,
     /// The same for channels.
@@ -56,6 +58,7 @@ impl Default for Voice {
         Self {
             max_size_bytes: 104_857_600,
             max_duration_secs: 600,
+            job_deadline_secs: 300,
             default_sample_rate: 48_000,
             default_channels: 2,
             loudness_lufs: -23.0,

@@ -232,6 +232,7 @@ fn lifetimes(config: &Config) -> Outcome {
         ("turn.user_lifetime_secs", config.turn.user_lifetime_secs),
         ("turn.guest_lifetime_secs", config.turn.guest_lifetime_secs),
         ("voice.max_duration_secs", config.voice.max_duration_secs),
+        ("voice.job_deadline_secs", config.voice.job_deadline_secs),
         ("delayed_events.max_delay_secs", config.delayed_events.max_delay_secs),
         (
             "media.unused_upload_lifetime_secs",

@@ -36,8 +36,8 @@ use self::endpoint::Table;
 pub fn table(process: &process::Process) -> Table {
     let mut table = Table::default();
     process.routes(&mut table);
-    client::routes(&mut table, process.max_upload_bytes());
-    media::routes(&mut table, process.max_upload_bytes());
+    client::routes(&mut table, process.config());
+    media::routes(&mut table, process.config().media.max_upload_bytes);
     admin::routes(&mut table, process.logs());
     federation::routes(&mut table);
     table

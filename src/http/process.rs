@@ -67,10 +67,10 @@ impl Process {
         &self.logs
     }
 
-    /// The largest upload, bytes.
+    /// What the administrator set.
     #[must_use]
-    pub fn max_upload_bytes(&self) -> u64 {
-        self.config.media.max_upload_bytes
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Registers the endpoints.

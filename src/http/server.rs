@@ -178,6 +178,8 @@ fn serve(state: web::Data<HttpState<Hub>>, sockets: Vec<Socket>) -> Result<Serve
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEAD_DEADLINE)
         .max_connections(CONNECTIONS)
+        // Who closes their half has hung up: otherwise nobody would notice before the answer is written.
+        .h1_allow_half_closed(false)
         .shutdown_timeout(FLUSH_SECS)
         .disable_signals();
     for Socket {

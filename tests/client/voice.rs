@@ -1,5 +1,7 @@
 //! Voice messages that the server looks into.
 
+use std::time::Duration;
+
 use audio::{Limits, Measured, Stop};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -182,7 +184,14 @@ both_databases! {
         let state = json!({ "type": "m.room.encryption", "content": { "algorithm": "m.megolm.v1.aes-sha2" } });
         let encrypted = alice.create_room(json!({ "initial_state": [state] })).await;
         let path = format!("voice/upload{}", to(&encrypted));
-        send_file(&alice, &path, "audio/wav", file.clone()).await.refused(403, "M_FORBIDDEN");
+        let refusal = send_file(&alice, &path, "audio/wav", file.clone()).await.refused(403, "M_FORBIDDEN");
+        assert!(text(&refusal, "error").contains("encrypted"), "{refusal}");
+        let envelope = json!({ "content": STANDARD.encode(&file), "room_id": encrypted });
+        alice.post("voice/upload", envelope).await.refused(403, "M_FORBIDDEN");
+        assert_eq!(alice.get("voice/stats").await.ok()["total_messages"], 0, "nothing of it was kept");
+        let messages = alice.get(&format!("rooms/{}/messages?dir=b", encode(&encrypted))).await.ok();
+        let sent = messages["chunk"].as_array().expect("a list").iter().filter(|event| event["type"] == "m.room.message");
+        assert_eq!(sent.count(), 0);
 
         let secret = text(&uploaded(&alice, &to(&private), file.clone()).await, "message_id");
         let own = text(&uploaded(&alice, "", file.clone()).await, "message_id");
@@ -307,6 +316,28 @@ both_databases! {
         convert().await.ok();
     }
 
+    async fn a_hang_up_ends_the_job(server) {
+        let alice = server.register("alice").await;
+        let long = text(&uploaded(&alice, "", tone(&[0.5; 500])).await, "message_id");
+        hang_up(&alice, &json!({ "message_id": long, "remove_silence": true, "normalize_volume": true })).await;
+        assert_eq!(alice.get("voice/stats").await.ok()["total_messages"], 1, "nothing came of it");
+        let short = text(&uploaded(&alice, "", tone(&[0.5])).await, "message_id");
+        alice.post("voice/convert", json!({ "message_id": short, "target_format": "mp3" })).await.ok();
+    }
+
+    config |table| {
+        table.insert("voice".into(), toml::toml! { job_deadline_secs = 4 }.into());
+    }
+    async fn a_deadline_ends_the_job(server) {
+        let alice = server.register("alice").await;
+        let long = text(&uploaded(&alice, "", tone(&[0.5; 500])).await, "message_id");
+        let body = json!({ "message_id": long, "remove_silence": true, "normalize_volume": true, "target_size_kb": 2_000 });
+        let (status, answer) = alice.post("voice/optimize", body).await;
+        assert_eq!(status, 503, "{answer}");
+        until_free(&alice).await;
+        assert_eq!(alice.get("voice/stats").await.ok()["total_messages"], 1, "nothing came of it");
+    }
+
     async fn what_was_acknowledged_survives(server) {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;
@@ -319,6 +350,35 @@ both_databases! {
         assert_eq!(got["event_id"], answer["event_id"]);
         event(&alice, &room, &text(&answer, "event_id")).await;
     }
+}
+
+/// Whether a job of the user runs: what does not exist is looked for in turn, too.
+async fn is_busy(user: &User) -> bool {
+    let body = json!({ "message_id": "nothing", "target_format": "mp3" });
+    match user.post("voice/convert", body).await.0 {
+        429 => true,
+        404 => false,
+        status => panic!("unexpected {status}"),
+    }
+}
+
+async fn until_free(user: &User) {
+    while is_busy(user).await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Has a message optimised, hangs up once that has begun, and waits until it is over.
+async fn hang_up(user: &User, body: &Value) {
+    loop {
+        let begun = async { while !is_busy(user).await {} };
+        tokio::select! {
+            // The question whether it has begun was in the way.
+            (status, _) = user.post("voice/optimize", body.clone()) => assert_eq!(status, 429, "it was done at once"),
+            () = begun => break,
+        }
+    }
+    until_free(user).await;
 }
 
 fn convert_file(file: &[u8], format: audio::Format) -> Vec<u8> {

@@ -84,7 +84,7 @@ fn every_format_becomes_every_other() {
                 let off = made.after.duration_ms.abs_diff(3_000);
                 assert!(off <= 5, "{case}: {off} ms off");
                 near(made.after.loudness_lufs, made.before.loudness_lufs, 0.5);
-                near(made.after.true_peak_dbtp, made.before.true_peak_dbtp, 1.0);
+                near(made.after.true_peak_dbtp, made.before.true_peak_dbtp, 1.5);
             }
         }
     }
@@ -189,8 +189,33 @@ fn bitrates_are_kept() {
         let achieved = made.file.len() as f64 * 8.0 / 5.0 / f64::from(wanted);
         let bounds = if format == Format::Mp3 { 0.97..1.05 } else { 0.5..1.3 };
         assert!(bounds.contains(&achieved), "{format:?} {wanted}: {achieved}");
-        // Noise is the hardest of sounds.
-        near(made.after.loudness_lufs, made.before.loudness_lufs, 2.0);
+        // Below 20 kbit/s Opus is a codec for speech, and whispers are the hardest of it.
+        let most = if wanted < 20_000 { 2.0 } else { 0.3 };
+        near(made.after.loudness_lufs, made.before.loudness_lufs, most);
+    }
+}
+
+#[test]
+fn mp3_keeps_the_level() {
+    for rate in [16_000, 24_000, 44_100, 48_000] {
+        let spec = Spec { rate, channels: 1 };
+        let mut state = 1_u32;
+        let noise = (0..rate * 3).map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((f64::from(state >> 8) / f64::from(1 << 23) - 1.0) * 0.3) as f32
+        });
+        let sounds = [sweep(spec, 3_000, 0.5), babble(spec, 3_000, 0.5), noise.collect()];
+        for (sound, bitrate) in sounds
+            .iter()
+            .flat_map(|sound| [(sound, 32_000), (sound, 64_000), (sound, 128_000)])
+        {
+            let target = Target {
+                bitrate: Some(bitrate),
+                ..target(Format::Mp3)
+            };
+            let made = convert(&wav(spec, sound), target, LIMITS, &Stop::default()).expect("it can be converted");
+            near(made.after.loudness_lufs, made.before.loudness_lufs, 0.3);
+        }
     }
 }
 

@@ -33,6 +33,8 @@ mod convert_tests;
 #[cfg(test)]
 mod decode_tests;
 #[cfg(test)]
+mod fixtures_tests;
+#[cfg(test)]
 mod testing;
 
 pub use convert::{Made, Target, convert};

@@ -37,9 +37,10 @@ mod voice;
 mod voip;
 
 use super::endpoint::Table;
+use crate::config::Config;
 
-/// Registers all chapters. `max_upload_bytes`: the largest file.
-pub fn routes(table: &mut Table, max_upload_bytes: u64) {
+/// Registers all chapters.
+pub fn routes(table: &mut Table, config: &Config) {
     account::routes(table);
     emails::routes(table);
     account_data::routes(table);
@@ -70,6 +71,6 @@ pub fn routes(table: &mut Table, max_upload_bytes: u64) {
     to_device::routes(table);
     typing::routes(table);
     versions::routes(table);
-    voice::routes(table, max_upload_bytes);
+    voice::routes(table, config);
     voip::routes(table);
 }

@@ -13,14 +13,13 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::config::Config;
 use crate::http::auth::Policy;
 use crate::http::context::{Ctx, RawRequest};
 use crate::http::endpoint::Table;
 use crate::http::limits::Class;
 use crate::http::reply::Reply;
 
-/// How long a message may be worked on.
-const JOB_DEADLINE: Duration = Duration::from_secs(300);
 /// Messages of one page.
 const DEFAULT_PAGE: u32 = 100;
 const MAX_PAGE: u32 = 200;
@@ -30,17 +29,18 @@ const BITRATE: std::ops::RangeInclusive<u32> = 64_000..=320_000;
 const TARGET_SIZE_KB: std::ops::RangeInclusive<u32> = 10..=10_000;
 
 /// Registers the chapter.
-pub fn routes(t: &mut Table, max_upload_bytes: u64) {
-    let body = usize::try_from(voice::max_body_bytes(max_upload_bytes)).unwrap_or(usize::MAX);
+pub fn routes(t: &mut Table, config: &Config) {
+    let body = usize::try_from(voice::max_body_bytes(config.media.max_upload_bytes)).unwrap_or(usize::MAX);
+    let job_deadline = Duration::from_secs(config.voice.job_deadline_secs);
     t.raw(Method::POST, "/_matrix/client/r0/voice/upload", Policy::User, upload)
         .also("/_matrix/client/v3/voice/upload")
         .streamed(body)
-        .deadline(JOB_DEADLINE)
+        .deadline(job_deadline)
         .abandoned()
         .limit(Class::Media);
     t.raw(Method::POST, "/_matrix/client/r0/voice/convert", Policy::User, convert)
         .also("/_matrix/client/v3/voice/convert")
-        .deadline(JOB_DEADLINE)
+        .deadline(job_deadline)
         .abandoned()
         .limit(Class::Media);
     t.raw(
@@ -50,10 +50,10 @@ pub fn routes(t: &mut Table, max_upload_bytes: u64) {
         optimise,
     )
     .also("/_matrix/client/v3/voice/optimize")
-    .deadline(JOB_DEADLINE)
+    .deadline(job_deadline)
     .abandoned()
     .limit(Class::Media);
-    t.raw(Method::GET, "/_matrix/client/r0/voice/config", Policy::Open, config)
+    t.raw(Method::GET, "/_matrix/client/r0/voice/config", Policy::Open, limits)
         .also("/_matrix/client/v3/voice/config");
     t.raw(Method::GET, "/_matrix/client/r0/voice/stats", Policy::User, own_stats)
         .also("/_matrix/client/v3/voice/stats")
@@ -76,7 +76,7 @@ pub fn routes(t: &mut Table, max_upload_bytes: u64) {
         .limit(Class::Media);
 }
 
-async fn config(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
+async fn limits(ctx: Ctx, _: RawRequest) -> Outcome<Reply> {
     let settings = ctx.hub.env().settings.voice;
     Reply::json(&json!({
         "supported_formats": ["audio/ogg", "audio/mpeg", "audio/wav"],

@@ -1,23 +1,42 @@
-//! MPEG audio, layer III, at a constant bitrate. The first frame is silent and tells how much of the others is padding, as
-//! players know it from other encoders ("Mp3 Info Tag", revision 1).
+//! MPEG audio, layer III, at a constant bitrate, with long blocks; every frame can be decoded by itself. The first frame is
+//! silent and tells how much of the others is padding.
+//!
+//! Codes, headers and side information are written by `oxideav-mp3`. Its own encoder computes the same by the formulas of the
+//! standard, cosine by cosine, and tries every gain from the finest on.
 
-use oxideav_mp3::{ChannelMode, Mp3Encoder};
+mod filterbank;
+mod quantise;
+mod tag;
 
-use super::{Sink, to_i16};
+use oxideav_mp3::{ChannelMode, FrameScaleFactors, GranuleChannelData, Mp3FrameHeader, ScaleFactors};
+use oxideav_mp3::{assemble_main_data, make_silent_header, silent_side_info, write_header, write_side_info};
+
+use self::filterbank::{Channel, LINES, Tables};
+use self::quantise::Quantiser;
+use self::tag::Tag;
+use super::Sink;
 use crate::{AudioError, Outcome, Spec};
 
 /// What the encoder is late by, samples; the decoder's share, 529, is not counted in the tag.
 const DELAY: u64 = 528;
 const DECODER_DELAY: u64 = 529;
-/// Bytes of the tag from its name to its end.
-const TAG: usize = 156;
-/// Samples that are encoded at a time.
-const BLOCK: usize = 8_192;
+/// Bytes of a frame's header.
+const HEADER: usize = 4;
 
 pub(crate) struct Mp3Sink {
-    encoder: Mp3Encoder,
+    header: Mp3FrameHeader,
     spec: Spec,
+    tables: Tables,
+    quantiser: Quantiser,
+    channels: Vec<Channel>,
+    /// Samples of each channel that do not fill a frame.
+    waiting: Vec<Vec<f32>>,
+    /// Samples of each channel that came in.
+    samples: u64,
+    /// Of a byte that the frames so far are too short, in parts of the sample rate.
+    owed: u64,
     frames: u64,
+    sound: Vec<u8>,
 }
 
 impl Mp3Sink {
@@ -26,11 +45,90 @@ impl Mp3Sink {
             2 => ChannelMode::Stereo,
             _ => ChannelMode::SingleChannel,
         };
+        let header = make_silent_header(bitrate / 1_000, rate, mode).map_err(|e| failed(&e))?;
         Ok(Self {
-            encoder: Mp3Encoder::new(bitrate / 1_000, rate, mode).map_err(|e| failed(&e))?,
+            header,
             spec: Spec { rate, channels },
+            tables: Tables::new(),
+            quantiser: Quantiser::new(rate, header.version),
+            channels: (0..channels).map(|_| Channel::new()).collect(),
+            waiting: vec![Vec::new(); channels],
+            samples: 0,
+            owed: 0,
             frames: 0,
+            sound: Vec::new(),
         })
+    }
+
+    /// Takes interleaved samples and encodes what fills frames.
+    fn push(&mut self, block: &[f32]) -> Outcome<()> {
+        for frame in block.chunks_exact(self.spec.channels) {
+            for (waiting, sample) in self.waiting.iter_mut().zip(frame) {
+                waiting.push(sample.clamp(-1.0, 1.0));
+            }
+        }
+        let size = self.header.samples_per_frame() as usize;
+        while self.waiting[0].len() >= size {
+            let frame: Vec<Vec<f32>> = self
+                .waiting
+                .iter_mut()
+                .map(|waiting| waiting.drain(..size).collect())
+                .collect();
+            self.encode(&frame)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the frame of so many samples.
+    fn encode(&mut self, samples: &[Vec<f32>]) -> Outcome<()> {
+        let header = self.next_header();
+        let length = header.frame_len().unwrap_or(0);
+        let mut side = silent_side_info(&header);
+        let room = length.saturating_sub(HEADER + side.byte_len());
+        let mut data: [[GranuleChannelData; 2]; 2] = Default::default();
+        let mut bits = room * 8;
+        let mut parts = usize::from(side.granule_count) * self.spec.channels;
+        let granules = side
+            .granules
+            .iter_mut()
+            .zip(&mut data)
+            .take(usize::from(side.granule_count));
+        for ((side, data), begin) in granules.zip((0..).step_by(LINES)) {
+            for (channel, samples) in samples.iter().enumerate() {
+                let lines = self.channels[channel].lines(&self.tables, &samples[begin..begin + LINES]);
+                // What one part leaves the next ones have.
+                let (written, used) = self.quantiser.quantise(&lines, bits / parts, &mut side[channel]);
+                data[channel] = written;
+                (bits, parts) = (bits - used, parts - 1);
+            }
+        }
+        let scale = FrameScaleFactors {
+            granules: [[ScaleFactors::default(); 2]; 2],
+            granule_count: side.granule_count,
+            channels: side.channels,
+            part2_bits: [[0; 2]; 2],
+        };
+        let main = assemble_main_data(&header, &mut side, &scale, &data).map_err(|e| failed(&e))?;
+        if main.bytes.len() > room {
+            return Err(failed(&"a frame is too small for its codes"));
+        }
+        let end = self.sound.len() + length;
+        self.sound.extend(write_header(&header));
+        self.sound.extend(write_side_info(&side));
+        self.sound.extend(main.bytes);
+        self.sound.resize(end, 0);
+        self.frames += 1;
+        Ok(())
+    }
+
+    /// The header of a frame that keeps the bitrate over the frames so far.
+    fn next_header(&mut self) -> Mp3FrameHeader {
+        let rate = u64::from(self.spec.rate);
+        let bytes = u64::from(self.header.samples_per_frame() / 8) * u64::from(self.header.bitrate_kbps.unwrap_or(0));
+        self.owed += bytes * 1_000 % rate;
+        let padding = self.owed >= rate;
+        self.owed %= rate;
+        Mp3FrameHeader { padding, ..self.header }
     }
 }
 
@@ -40,110 +138,26 @@ impl Sink for Mp3Sink {
     }
 
     fn write(&mut self, block: &[f32]) -> Outcome<()> {
-        self.frames += (block.len() / self.spec.channels) as u64;
-        for samples in block.chunks(BLOCK) {
-            let samples: Vec<i16> = samples.iter().copied().map(to_i16).collect();
-            self.encoder.push_samples(&samples).map_err(|e| failed(&e))?;
-        }
-        Ok(())
+        self.samples += (block.len() / self.spec.channels) as u64;
+        self.push(block)
     }
 
     fn finish(mut self: Box<Self>) -> Outcome<Vec<u8>> {
         // The last sound comes out of the decoder late.
-        let flush = vec![0; usize::try_from(DELAY + DECODER_DELAY).unwrap_or(0) * self.spec.channels];
-        self.encoder.push_samples(&flush).map_err(|e| failed(&e))?;
-        let mut sound = Vec::new();
-        self.encoder.finish(&mut sound).map_err(|e| failed(&e))?;
-        let tag = Tag::of(&sound).ok_or_else(|| failed(&"the encoder made no frame"))?;
-        let mut file = tag.frame(self.frames, &sound);
-        file.append(&mut sound);
+        let late = self.samples + DELAY + DECODER_DELAY;
+        let missing = late.div_ceil(u64::from(self.header.samples_per_frame())) - self.frames;
+        let silence = missing * u64::from(self.header.samples_per_frame()) - self.waiting[0].len() as u64;
+        self.push(&vec![0.0; usize::try_from(silence).unwrap_or(0) * self.spec.channels])?;
+        let tag = Tag {
+            header: self.header,
+            frames: self.frames,
+            bytes: self.sound.len(),
+            samples: self.samples,
+        };
+        let mut file = tag.frame();
+        file.append(&mut self.sound);
         Ok(file)
     }
-}
-
-/// What the tag's frame shares with the frames of sound.
-struct Tag {
-    header: [u8; 4],
-    mpeg1: bool,
-    rate: u32,
-    mono: bool,
-}
-
-impl Tag {
-    /// Reads a frame's header (ISO/IEC 11172-3 §2.4.1.3).
-    fn of(sound: &[u8]) -> Option<Self> {
-        let header: [u8; 4] = sound.get(..4)?.try_into().ok()?;
-        let mpeg1 = header[1] & 0x18 == 0x18;
-        let rate = [44_100, 48_000, 32_000].get(usize::from(header[2] >> 2 & 3)).copied()?;
-        Some(Self {
-            header,
-            mpeg1,
-            rate: if mpeg1 { rate } else { rate / 2 },
-            mono: header[3] >> 6 == 3,
-        })
-    }
-
-    fn samples_per_frame(&self) -> u64 {
-        if self.mpeg1 { 1_152 } else { 576 }
-    }
-
-    fn side_info(&self) -> usize {
-        match (self.mpeg1, self.mono) {
-            (true, false) => 32,
-            (true, true) | (false, false) => 17,
-            (false, true) => 9,
-        }
-    }
-
-    fn frame_bytes(&self, bitrate: u32) -> usize {
-        let slots = if self.mpeg1 { 144 } else { 72 };
-        usize::try_from(slots * bitrate / self.rate).unwrap_or(0)
-    }
-
-    /// The whole frame, for a stream of `frames` samples of each channel.
-    fn frame(&self, frames: u64, sound: &[u8]) -> Vec<u8> {
-        let needed = 4 + self.side_info() + TAG;
-        let ladder = super::MP3_BITRATES[usize::from(self.mpeg1)];
-        // The highest of either ladder has room enough.
-        let fits = |bitrate: &u32| self.frame_bytes(*bitrate) >= needed;
-        let at = ladder.iter().position(fits).unwrap_or(ladder.len() - 1);
-        let mut frame = vec![0; self.frame_bytes(ladder[at]).max(needed)];
-        frame[..4].copy_from_slice(&self.header);
-        // No checksum, no padding; the bitrate's number counts from one.
-        frame[1] |= 1;
-        frame[2] = (u8::try_from(at + 1).unwrap_or(14) << 4) | (self.header[2] & 0x0D);
-        let count = count_frames(sound, self);
-        let whole = count * self.samples_per_frame();
-        let padding = whole.saturating_sub(DELAY + frames).min(4_095);
-        let trim = (DELAY << 12 | padding) as u32;
-        let tag = &mut frame[4 + self.side_info()..];
-        tag[..4].copy_from_slice(b"Info");
-        // All four fields, so that the rest lies where even careless readers look for it.
-        tag[4..8].copy_from_slice(&15_u32.to_be_bytes());
-        tag[8..12].copy_from_slice(&u32::try_from(count).unwrap_or(0).to_be_bytes());
-        tag[12..16].copy_from_slice(&u32::try_from(sound.len()).unwrap_or(0).to_be_bytes());
-        for (percent, entry) in (0_u32..).zip(&mut tag[16..116]) {
-            *entry = u8::try_from(percent * 256 / 100).unwrap_or(u8::MAX);
-        }
-        // Players believe the padding only of encoders whose names they know.
-        tag[120..129].copy_from_slice(b"LAME3.100");
-        tag[129] = 1;
-        tag[141..144].copy_from_slice(&trim.to_be_bytes()[1..]);
-        frame
-    }
-}
-
-/// Walks the frames, which have all the same header but for padding.
-fn count_frames(sound: &[u8], tag: &Tag) -> u64 {
-    let ladder = super::MP3_BITRATES[usize::from(tag.mpeg1)];
-    let (mut at, mut count) = (0, 0);
-    while let Some([0xFF, _, third, _]) = sound.get(at..at + 4) {
-        let number = usize::from(third >> 4).saturating_sub(1);
-        let Some(bitrate) = ladder.get(number) else { break };
-        at += tag.frame_bytes(*bitrate) + usize::from(third >> 1 & 1);
-        count += 1;
-    }
-    count
 }
 
 fn failed(error: &dyn std::fmt::Display) -> AudioError {

@@ -17,7 +17,7 @@ const MAX_PACKET: usize = 1_275;
 const SERIAL: u32 = 0x564F_4943;
 const VENDOR: &[u8] = b"synapse-rust";
 /// Below this many bits a second of a channel, the codec's speech modes do better.
-const SPEECH_BITRATE: u32 = 32_000;
+const SPEECH_BITRATE: u32 = 16_000;
 
 /// Encodes 48 kHz samples.
 pub(crate) struct OpusSink {
@@ -45,7 +45,7 @@ impl OpusSink {
         let application = if speech { Application::Voip } else { Application::Audio };
         let encoder = Encoder::builder(RATE, layout, application)
             .bitrate(Bitrate::Bits(bitrate))
-            .signal(Signal::Voice)
+            .signal(Signal::Auto)
             .max_bandwidth(bandwidth(bandwidth_rate))
             .vbr(!constant)
             .build()

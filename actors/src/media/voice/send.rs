@@ -24,7 +24,8 @@ pub(super) async fn check(hub: &Hub, user: &UserId, room_id: &RoomId, may_send: 
     let room = hub.rooms().joined(room_id, user).await?;
     if room.state_event("m.room.encryption", "").is_some() {
         return Err(DomainError::forbidden(
-            "The room is encrypted: a voice message that this server can read does not belong there.",
+            "The room is encrypted, and this server cannot encrypt: have your client encrypt the voice message and send it \
+             as a file, or upload it without `room_id`.",
         ));
     }
     Ok(())

@@ -175,6 +175,10 @@ async fn finish(hub: &Hub, user: OwnedUserId, written: Written, fields: Fields) 
         session_id: fields.session_id,
         source_id: None,
     };
+    if let Some(room_id) = &fields.room_id {
+        // Much may have happened while the sound was looked into.
+        send::check(hub, &user, room_id, true).await?;
+    }
     let mut message = keep(env, &user, &written, about.clone()).await?;
     if let Some(room_id) = fields.room_id {
         match send::send(
