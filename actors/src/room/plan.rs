@@ -151,7 +151,6 @@ pub struct Plan {
     pub replies: Vec<Outcome<Reply>>,
     facts: Vec<Fact>,
     fresh: HashMap<EventNid, Arc<StoredEvent>>,
-    changed: Vec<StateKey>,
     pruned: Vec<Arc<StoredEvent>>,
     interned: Vec<StateKey>,
     opened: Vec<i64>,
@@ -166,8 +165,6 @@ pub(in crate::room) struct Parts {
     pub(in crate::room) facts: Vec<Fact>,
     /// New events, and outliers that found their place.
     pub(in crate::room) fresh: HashMap<EventNid, Arc<StoredEvent>>,
-    /// State keys that may hold one of `fresh`.
-    pub(in crate::room) changed: Vec<StateKey>,
     /// Events that are committed in this form: pruned ones, and history.
     pub(in crate::room) pruned: Vec<Arc<StoredEvent>>,
     /// State keys whose numbers are among the rows.
@@ -187,7 +184,6 @@ impl Plan {
             snapshot,
             facts,
             fresh,
-            changed,
             pruned,
             interned,
             opened,
@@ -200,7 +196,6 @@ impl Plan {
             replies: Vec::new(),
             facts,
             fresh,
-            changed,
             pruned,
             interned,
             opened,

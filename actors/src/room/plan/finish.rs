@@ -85,13 +85,8 @@ impl Plan {
                 None => break,
             }
         }
-        for key in &self.changed {
-            if let Some(entry) = room.state.get_mut(key)
-                && let Some(event) = placed.get(&entry.event.nid)
-            {
-                entry.event = event.clone();
-            }
-        }
+        // Also those that the state had as outliers.
+        placed.values().for_each(|event| replace_entry(&mut room, event));
         let facts = self.facts.into_iter().map(|fact| settle(fact, base, &placed)).collect();
         let mut events: Vec<_> = placed.into_values().collect();
         events.sort_by_key(|event| event.pos);
@@ -131,12 +126,13 @@ pub(in crate::room) fn replace(room: &mut RoomSnapshot, event: &Arc<StoredEvent>
     if let Some(slot) = room.timeline.iter().position(|old| old.nid == event.nid) {
         room.timeline.set(slot, event.clone());
     }
-    if let Some(state_key) = event.pdu.state_key.as_deref() {
-        let key = (Arc::from(event.pdu.kind.to_string()), Arc::from(state_key));
-        if let Some(entry) = room.state.get_mut(&key)
-            && entry.event.nid == event.nid
-        {
-            entry.event = event.clone();
-        }
+    replace_entry(room, event);
+}
+
+fn replace_entry(room: &mut RoomSnapshot, event: &Arc<StoredEvent>) {
+    let Some(key) = event.pdu.key() else { return };
+    let stands = room.state.get(&key).is_some_and(|entry| entry.event.nid == event.nid);
+    if stands && let Some(entry) = room.state.get_mut(&key) {
+        entry.event = event.clone();
     }
 }

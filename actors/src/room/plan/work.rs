@@ -37,7 +37,6 @@ struct Live {
 struct Out {
     rows: Rows,
     facts: Vec<Fact>,
-    changed: Vec<StateKey>,
 }
 
 /// A batch being planned.
@@ -103,7 +102,6 @@ impl<'a> Work<'a> {
     fn take(&mut self, out: Out) {
         self.out.rows.merge(out.rows);
         self.out.facts.extend(out.facts);
-        self.out.changed.extend(out.changed);
     }
 
     fn nid(&mut self) -> i64 {
@@ -252,7 +250,6 @@ impl<'a> Work<'a> {
         room.state_group = StateGroupId(group);
         room.state_chain = next.chain;
         out.rows.state_groups.push(next.to_row(room.state_group, room.nid));
-        out.changed.push(key.clone());
         out.rows.current_state.push(current_state::Model {
             room_nid: room.nid.0,
             r#type: key.0.to_string(),
@@ -402,11 +399,7 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn finish(self, replies: Vec<Outcome<Reply>>) -> Plan {
-        let Out {
-            mut rows,
-            facts,
-            changed,
-        } = self.out;
+        let Out { mut rows, facts } = self.out;
         let pruned = self.live.changed.values().cloned().collect();
         let room = self.live.room;
         if self.live.next > 0 {
@@ -430,7 +423,6 @@ impl<'a> Work<'a> {
             replies,
             facts,
             fresh,
-            changed,
             pruned,
             interned,
             opened: Vec::new(),

@@ -345,7 +345,6 @@ impl Work {
             snapshot: room,
             facts,
             fresh,
-            changed: changed.into_iter().collect(),
             pruned: settled.into_values().collect(),
             interned: interned.into_iter().collect(),
             opened,
