@@ -12,6 +12,7 @@ use ruma::{EventId, OwnedEventId};
 use super::auth;
 use super::commands::Verdict;
 use super::event::Pdu;
+use super::fault::{Rule, is_broken};
 use super::resolve::{EventMap, Events, ResolveError, StateIds, resolve_state, state_key};
 
 /// The most events that an event may follow (room versions, "Event format"). Those of this server follow all ends of the room's
@@ -51,6 +52,9 @@ pub fn check_past(
     before: impl Fn(&str, &str) -> Option<Arc<Pdu>>,
 ) -> Result<(), String> {
     check_by_auth_events(pdu, rules, event)?;
+    if is_broken(Rule::StateBefore) {
+        return Ok(());
+    }
     auth::check_against(pdu, rules, before).map_err(|reason| format!("by the state before it: {reason}"))
 }
 
@@ -63,7 +67,9 @@ pub fn check_by_auth_events(
     rules: &RoomVersionRules,
     event: impl Fn(&EventId) -> Option<Arc<Pdu>>,
 ) -> Result<(), String> {
-    auth::check_auth_events(pdu, rules, &event)?;
+    if !is_broken(Rule::AuthEvents) {
+        auth::check_auth_events(pdu, rules, &event)?;
+    }
     let create = create_event_id(pdu, rules);
     let named: HashMap<(String, String), Arc<Pdu>> = pdu
         .auth_events
@@ -91,6 +97,7 @@ pub fn judge(
 ) -> Verdict {
     match check_past(pdu, rules, event, before) {
         Err(reason) => Verdict::Rejected(reason),
+        Ok(()) if is_broken(Rule::SoftFailure) => Verdict::Accepted,
         Ok(()) if auth::check_against(pdu, rules, current).is_err() => Verdict::SoftFailed,
         Ok(()) => Verdict::Accepted,
     }
@@ -120,7 +127,7 @@ pub fn next_extremities(
     let mut followed: HashSet<OwnedEventId> = HashSet::new();
     let mut open = pdu.prev_events.clone();
     while let Some(id) = open.pop() {
-        if followed.insert(id.clone()) {
+        if followed.insert(id.clone()) && !is_broken(Rule::HiddenParents) {
             open.extend(hidden(&id).unwrap_or_default());
         }
     }
@@ -271,7 +278,7 @@ pub fn weigh<E: Events>(scene: &Scene<'_, E>, pdu: &Pdu, before: &StateIds) -> J
         ends: Vec::new(),
         verdict,
     };
-    if !matches!(judged.verdict, Verdict::Rejected(_)) {
+    if !matches!(judged.verdict, Verdict::Rejected(_)) || is_broken(Rule::RejectedState) {
         judged.after = state_after(before, pdu);
     }
     if judged.verdict == Verdict::Accepted {

@@ -12,6 +12,7 @@ pub mod create;
 #[cfg(test)]
 pub(crate) mod elsewhere;
 pub mod export;
+mod fault;
 pub mod handle;
 mod heal;
 mod import;

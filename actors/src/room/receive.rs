@@ -23,6 +23,7 @@ use ruma::events::TimelineEventType;
 
 use super::commands::{Backfill, Incoming, Ingest, Verdict};
 use super::event::{Pdu, Status};
+use super::fault::{Rule, is_broken};
 use super::library::Library;
 use super::snapshot::{RoomSnapshot, StateKey};
 use super::{auth, ingest, parse};
@@ -224,7 +225,7 @@ fn run(work: &mut Work, rest: &mut VecDeque<Parsed>) -> Outcome<Vec<Verdict>> {
 /// What is decided without looking at the room.
 fn standing(work: &Work, pdu: &Pdu) -> Option<Verdict> {
     let known = work.stored.get(&pdu.event_id);
-    if known.is_some_and(|event| event.status != Status::Outlier) {
+    if known.is_some_and(|event| event.status != Status::Outlier) && !is_broken(Rule::Duplicates) {
         return Some(Verdict::Duplicate);
     }
     let create = pdu.kind == TimelineEventType::RoomCreate;

@@ -9,6 +9,7 @@ use super::Receiver;
 use super::work::{Held, Known, Work};
 use crate::error::{DomainError, Outcome};
 use crate::room::event::Status;
+use crate::room::fault::{Rule, is_broken};
 use crate::room::ingest;
 use crate::room::library::Library;
 use crate::room::resolve::{StateIds, differing};
@@ -37,7 +38,7 @@ impl<L: Library> Receiver<'_, L> {
             return Ok(());
         };
         let mut state = self.state_of(group).await?;
-        if event.status != Status::Rejected {
+        if event.status != Status::Rejected || is_broken(Rule::RejectedState) {
             state = ingest::state_after(&state, &event.pdu);
         }
         self.work().after.insert(id.clone(), state);

@@ -41,7 +41,12 @@ impl Room<'_> {
     }
 
     fn is_privileged(&self, user: &str) -> bool {
-        self.rules.authorization.explicitly_privilege_room_creators && self.creator().as_deref() == Some(user)
+        let auth = &self.rules.authorization;
+        let create = (self.state)("m.room.create", "");
+        let others = create.filter(|_| auth.additional_room_creators);
+        let others = others.map(|create| content(&create)["additional_creators"].clone());
+        let is_other = others.is_some_and(|others| others.as_array().is_some_and(|all| all.contains(&user.into())));
+        auth.explicitly_privilege_room_creators && (is_other || self.creator().as_deref() == Some(user))
     }
 
     fn level(&self, user: &str) -> i64 {

@@ -17,6 +17,8 @@ use crate::room::resolve::state_key;
 
 /// How often everybody speaks before all must agree.
 const ROUNDS: usize = 8;
+/// How often everybody then asks for what is missing of the past.
+const HISTORY: usize = 3;
 
 impl Net {
     /// Nothing fails any more, and everybody says something, until all agree.
@@ -33,6 +35,10 @@ impl Net {
             if self.disagreement().is_none() {
                 break;
             }
+        }
+        for at in 0..self.servers.len() {
+            (0..HISTORY).for_each(|_| self.fetch_history(at));
+            self.run_out();
         }
         self.check_rest();
     }
@@ -101,13 +107,17 @@ impl Net {
             let parents = &self.published[*id].prev_events;
             parents.len() > 1 && parents.iter().any(|id| truth.standing[id].after != standing.before)
         });
-        let forks = forked.count();
+        let resolutions = forked.count();
+        let forks = self.published.values().filter(|pdu| pdu.prev_events.len() > 1).count();
         for server in self.servers.iter().filter(|server| server.room.is_some()) {
+            check_kept(server);
             check_events(server, &truth);
             check_current(server, &truth);
             check_redactions(server, &truth, self);
         }
+        *self.seen.entry("resolutions").or_default() += resolutions;
         *self.seen.entry("forks").or_default() += forks;
+        *self.seen.entry("events").or_default() += self.published.len();
     }
 }
 
@@ -116,6 +126,15 @@ fn ids(state: &BTreeMap<crate::room::snapshot::StateKey, Arc<StoredEvent>>) -> S
     entries
         .map(|(key, event)| (key.clone(), event.pdu.event_id.clone()))
         .collect()
+}
+
+/// What somebody was told is taken is in the room for good, whoever died.
+fn check_kept(server: &Server) {
+    for id in &server.acknowledged {
+        let event = server.memory.event(id);
+        let kept = event.is_some_and(|event| event.state_group.is_some());
+        assert!(kept, "{} has lost {id}, which it had taken", server.name);
+    }
 }
 
 /// What is stored of every event is what is true of it.
@@ -152,7 +171,7 @@ fn check_events(server: &Server, truth: &Truth<'_>) {
     }
 }
 
-/// The current state is that after the forward extremities, which nothing accepted follows.
+/// The current state is that after the forward extremities.
 fn check_current(server: &Server, truth: &Truth<'_>) {
     let Some(room) = server.joined() else { return };
     let states: Vec<States> = room
@@ -162,9 +181,31 @@ fn check_current(server: &Server, truth: &Truth<'_>) {
         .collect();
     let current: States = server.state().into_iter().collect();
     assert_eq!(current, truth.resolve(&states), "the current state of {}", server.name);
+    check_ends(server, true);
+}
+
+/// Forward extremities are accepted, and nothing accepted follows them. What is fetched of the past changes nothing about them, so
+/// only `at_rest`, when everybody has spoken, all counts.
+pub(super) fn check_ends(server: &Server, at_rest: bool) {
+    let Some(room) = server.joined() else { return };
     let events = server.memory.everything();
     let accepted = events.iter().filter(|event| event.status == Status::Accepted);
-    let followed: BTreeSet<&OwnedEventId> = accepted.flat_map(|event| &event.pdu.prev_events).collect();
+    let mut followed: BTreeSet<OwnedEventId> = BTreeSet::new();
+    let mut open: Vec<Arc<StoredEvent>> = accepted.cloned().collect();
+    let order = |event: &StoredEvent| server.order.get(&event.pdu.event_id);
+    while let Some(child) = open.pop() {
+        for parent in child.pdu.prev_events.iter().filter_map(|id| server.memory.event(id)) {
+            let was_first = order(&parent)
+                .zip(order(&child))
+                .is_some_and(|(parent, child)| parent < child);
+            let is_refused = matches!(parent.status, Status::SoftFailed | Status::Rejected);
+            let is_new = (at_rest || was_first) && followed.insert(parent.pdu.event_id.clone());
+            // What refused events follow is followed by those behind them, if they were there first.
+            if is_new && is_refused && was_first {
+                open.push(parent);
+            }
+        }
+    }
     for end in room.extremities.iter() {
         let event = server.memory.event(&end.event_id).expect("stored");
         assert_eq!(
@@ -185,18 +226,29 @@ fn check_current(server: &Server, truth: &Truth<'_>) {
 fn check_redactions(server: &Server, truth: &Truth<'_>, net: &Net) {
     let events = server.memory.everything();
     let shown = |event: &&Arc<StoredEvent>| event.status == Status::Accepted && event.pos.is_some();
-    let mut due: BTreeSet<&OwnedEventId> = BTreeSet::new();
+    let (mut due, mut open): (BTreeSet<&OwnedEventId>, BTreeSet<&OwnedEventId>) = Default::default();
     for redaction in events.iter().filter(shown) {
-        let Some(target) = redaction.pdu.redacts.as_ref().and_then(|id| truth.events.get(id)) else {
+        let original = &truth.events[&redaction.pdu.event_id];
+        let Some(target) = original.redacts.as_ref().and_then(|id| truth.events.get(id)) else {
             continue;
         };
         let before = &truth.standing[&redaction.pdu.event_id].before;
         let state = |kind: &str, key: &str| truth.events.get(before.get(&state_key(kind, key))?).cloned();
-        if book::prunes(&truth.events[&redaction.pdu.event_id], target, &net.rules, &state) {
+        if !book::prunes(original, target, &net.rules, &state) {
+            continue;
+        }
+        // A redaction that came after it had been redacted itself does not tell what it redacts.
+        if redaction.pdu.redacts.is_some() {
             due.insert(&target.event_id);
+        } else {
+            open.insert(&target.event_id);
         }
     }
-    for event in events.iter().filter(shown) {
+    let decided = |event: &&Arc<StoredEvent>| {
+        let id = &event.pdu.event_id;
+        due.contains(id) || !open.contains(id)
+    };
+    for event in events.iter().filter(shown).filter(decided) {
         assert_eq!(
             event.redacted_by.is_some(),
             due.contains(&event.pdu.event_id),

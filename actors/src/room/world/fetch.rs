@@ -11,9 +11,14 @@ use super::net::Net;
 use super::server::{Died, Server, Staged};
 use crate::room::commands::{Backfill, Draft, Import, Incoming, Ingest, Verdict};
 use crate::room::event::Pdu;
+use crate::room::fault::{Rule, is_broken};
 
 /// Events in between whose state may be asked for.
 const MAX_ROOTS: usize = 3;
+/// Requests for events in between.
+const MAX_ROUNDS: usize = 10;
+/// Events that are asked for where none may be left out.
+const MANY: usize = 50;
 
 impl Net {
     /// A user of a server whose users are not in the room joins by way of another server.
@@ -26,6 +31,10 @@ impl Net {
             if self.hears(at, host) && self.join_by(at, host, &user) {
                 return true;
             }
+            // It may have died when it was in.
+            if self.servers[at].joined().is_some() {
+                return true;
+            }
         }
         false
     }
@@ -35,9 +44,11 @@ impl Net {
             return false;
         };
         let mut content = json!({ "membership": "join" });
+        let mut way = "joined from outside";
         let rule = room.state_event("m.room.join_rules", "");
         if rule.is_some_and(|rule| rule.pdu.content.get().contains("restricted")) {
             content["join_authorised_via_users_server"] = json!(room.local_joined[0]);
+            way = "joined a restricted room";
         }
         let content = to_raw_value(&content).expect("JSON");
         let draft = Draft::state(user.to_owned(), "m.room.member", user.as_str(), content);
@@ -72,7 +83,7 @@ impl Net {
         let ended = self.servers[at].import(import, &join);
         let (at_name, id) = (self.servers[at].name.clone(), join.event_id.clone());
         self.say(|| format!("{at_name} joins by s{host} with {id}: {ended:?}"));
-        self.note("joined from outside");
+        self.note(way);
         self.tell(at);
         ended.is_ok()
     }
@@ -91,6 +102,9 @@ impl Net {
 
     /// Fetches what has to come before an event, from one after the other, and takes all of it in.
     pub(super) fn fill(&mut self, at: usize, staged: &Staged) -> Result<Verdict, Died> {
+        if is_broken(Rule::Gaps) {
+            return Ok(Verdict::Missing(Vec::new()));
+        }
         for peer in self.whom(at, staged) {
             let Some(filled) = self.fill_from(at, peer, &staged.pdu) else {
                 continue;
@@ -117,14 +131,31 @@ impl Net {
                 .filter(|pdu| pdu.prev_events.iter().any(|id| unknown(id, line)));
             open.map(|pdu| pdu.event_id.clone()).collect()
         };
-        for _ in 0..self.pick(4) {
+        // The state before an event is resolved from the one that is told and those after its known parents. Where that is
+        // not what all parents make (room version 12), servers differ: such events are not asked about here.
+        let is_mixed = |line: &BTreeMap<OwnedEventId, Arc<Pdu>>| {
+            let mixed = |pdu: &Arc<Pdu>| {
+                let missing = pdu.prev_events.iter().filter(|id| unknown(id, line)).count();
+                missing > 0 && missing < pdu.prev_events.len()
+            };
+            line.values().any(mixed)
+        };
+        let rounds = self.pick(4);
+        for round in 0..MAX_ROUNDS {
+            if round >= rounds && !is_mixed(&line) {
+                break;
+            }
             let latest = roots(&line);
-            let found = them.missing_events(&us.ends(), &latest, 1 + self.pick(5));
+            let limit = if round < rounds { 1 + self.pick(5) } else { MANY };
+            let found = them.missing_events(&us.ends(), &latest, limit);
             let found = found.into_iter().filter(|event| !us.has_placed(&event.pdu.event_id));
             line.extend(found.map(|event| (event.pdu.event_id.clone(), event.pdu.clone())));
         }
         if roots(&line).len() > MAX_ROOTS {
             line.retain(|id, _| *id == pdu.event_id);
+        }
+        if is_mixed(&line) {
+            return None;
         }
         let mut outside = BTreeSet::new();
         let mut states: BTreeMap<OwnedEventId, Arc<[OwnedEventId]>> = BTreeMap::new();
@@ -175,11 +206,12 @@ impl Net {
             outside.extend(state.iter().chain(&event.pdu.auth_events).cloned());
             let known = |id: &OwnedEventId| us.has_placed(id) || found.iter().any(|other| other.pdu.event_id == *id);
             let incoming = Server::incoming(event);
-            events.push(if event.pdu.prev_events.iter().all(known) {
-                incoming
-            } else {
-                incoming.with_state(Arc::from(state))
-            });
+            let known = event.pdu.prev_events.iter().filter(|id| known(id)).count();
+            if known == event.pdu.prev_events.len() {
+                events.push(incoming);
+            } else if known == 0 {
+                events.push(incoming.with_state(Arc::from(state)));
+            }
         }
         let chain = them.with_chains(outside);
         let outliers = chain

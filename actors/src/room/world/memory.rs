@@ -15,6 +15,7 @@ use crate::cpu::Class;
 use crate::error::{DomainError, Outcome};
 use crate::room::cache::{Reset, StateMap};
 use crate::room::event::{Status, StoredEvent};
+use crate::room::fault::{Rule, is_broken};
 use crate::room::library::{Found, Library, Numbers};
 use crate::room::name::RoomName;
 use crate::room::plan::Plan;
@@ -54,6 +55,8 @@ struct Tables {
     /// What was committed and has not been passed on.
     facts: Vec<Fact>,
     fate: Fate,
+    /// Whether the process died after it had answered.
+    died: bool,
     // From here on caches.
     decoded: HashMap<i64, Arc<StoredEvent>>,
     maps: HashMap<i64, Arc<StateMap>>,
@@ -163,7 +166,9 @@ impl Tables {
         for (id, next) in rows.history_holes_left {
             self.holes.get_mut(&id).expect("a hole that shrinks is there").next = next;
         }
-        self.early.extend(rows.early_redactions);
+        if !is_broken(Rule::EarlyRedactions) {
+            self.early.extend(rows.early_redactions);
+        }
     }
 
     fn row(&mut self, nid: i64) -> &mut event::Model {
@@ -196,6 +201,11 @@ impl Memory {
 
     pub(super) fn set_fate(&self, fate: Fate) {
         self.tables().fate = fate;
+    }
+
+    /// Whether the process has died after its last answer.
+    pub(super) fn has_died(&self) -> bool {
+        self.tables().died
     }
 
     /// What was committed since it was asked last.
@@ -245,6 +255,7 @@ impl Memory {
     pub(super) fn rebuild(&self) -> Option<Arc<RoomSnapshot>> {
         let mut tables = self.tables();
         tables.fate = Fate::Lives;
+        tables.died = false;
         tables.decoded.clear();
         tables.maps.clear();
         tables.keys.retain(|_, (_, stored)| *stored);
@@ -438,6 +449,10 @@ impl Library for Memory {
         let dead = || DomainError::unavailable("the process died");
         let fate = std::mem::take(&mut tables.fate);
         if fate == Fate::DiesBefore {
+            if is_broken(Rule::CommitFirst) {
+                tables.died = true;
+                return Ok((StreamPos(tables.last_pos + 1), None));
+            }
             return Err(dead());
         }
         let base = StreamPos(tables.last_pos + 1);

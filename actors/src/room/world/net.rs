@@ -9,6 +9,7 @@ use ruma::room_version_rules::RoomVersionRules;
 use serde_json::value::to_raw_value;
 
 use super::book;
+use super::check::check_ends;
 use super::server::{Died, Server, Staged};
 use crate::rng::Rng;
 use crate::room::commands::{Draft, Incoming, Ingest, Verdict};
@@ -58,6 +59,8 @@ pub(super) struct Net {
     idle: HashMap<usize, usize>,
     /// Until when two servers do not hear each other.
     blocked: HashMap<(usize, usize), i64>,
+    /// Whether what happens is written down.
+    talks: bool,
     /// What happened, for whoever looks into a failure.
     pub log: Vec<String>,
     /// How often each kind of thing happened.
@@ -65,12 +68,12 @@ pub(super) struct Net {
 }
 
 impl Net {
-    pub(super) fn new(version: &'static str, seed: u64) -> Self {
+    pub(super) fn new(version: &'static str, seed: u64, talks: bool) -> Self {
         let rng = Rng::seeded(seed);
         let clock = Arc::new(AtomicI64::new(1_000_000));
         let count = 2 + usize::try_from(rng.below(3)).expect("small");
         let servers = (0..count).map(|nth| Server::new(&format!("s{nth}"), clock.clone(), rng.clone()));
-        let mut net = Self {
+        Self {
             servers: servers.collect(),
             version,
             rules: rules_of(version).expect("supported"),
@@ -83,13 +86,13 @@ impl Net {
             blocked: HashMap::new(),
             log: Vec::new(),
             seen: BTreeMap::new(),
+            talks,
             rng,
-        };
-        net.begin();
-        net
+        }
     }
 
-    fn begin(&mut self) {
+    /// The room is made, and every server joins it.
+    pub(super) fn begin(&mut self) {
         let creator = self.user(0);
         let state = |kind: &str, key: &str, content: serde_json::Value| {
             Draft::state(creator.clone(), kind, key, to_raw_value(&content).expect("JSON"))
@@ -107,7 +110,11 @@ impl Net {
             state("m.room.power_levels", "", serde_json::json!({ "users": users })),
             state("m.room.join_rules", "", serde_json::json!({ "join_rule": "public" })),
         ];
-        self.servers[0].create(self.version, &creator, drafts);
+        let mut creators = vec![creator.clone()];
+        if self.rules.authorization.additional_room_creators && self.pick(2) == 0 {
+            creators.push(self.user(2));
+        }
+        self.servers[0].create(self.version, &creators, drafts);
         self.tell(0);
         for nth in 1..self.servers.len() {
             self.join(nth, 0);
@@ -133,8 +140,10 @@ impl Net {
     }
 
     pub(super) fn say(&mut self, text: impl FnOnce() -> String) {
-        let now = self.now();
-        self.log.push(format!("{now} {}", text()));
+        if self.talks {
+            let now = self.now();
+            self.log.push(format!("{now} {}", text()));
+        }
     }
 
     fn put(&mut self, after: i64, message: Message) {
@@ -168,7 +177,10 @@ impl Net {
     /// What a server has not told another is lost, but for the last of it.
     pub(super) fn lose(&mut self, from: usize, to: usize) {
         if let Some(waiting) = self.outbox.get_mut(&(from, to)) {
-            waiting.drain(..waiting.len().saturating_sub(1));
+            // Nobody else has what was forged in a server's name.
+            let own = |pdu: &Arc<Pdu>| pdu.sender.server_name() == self.servers[to].name;
+            let last = waiting.last().map(|pdu| pdu.event_id.clone());
+            waiting.retain(|pdu| own(pdu) || Some(&pdu.event_id) == last.as_ref());
         }
     }
 
@@ -230,10 +242,12 @@ impl Net {
             Message::Send { from, to } => self.transact(from, to),
             Message::Events { from, to, pdus } => {
                 if !self.hears(from, to) {
+                    self.note("not heard");
                     return;
                 }
                 // The answer is lost now and then: they will come again.
                 if self.pick(8) == 0 {
+                    self.note("answer lost");
                     self.put(AGAIN, Message::Send { from, to });
                 } else if let Some(waiting) = self.outbox.get_mut(&(from, to)) {
                     waiting.retain(|other| pdus.iter().all(|pdu| pdu.event_id != other.event_id));
@@ -272,6 +286,7 @@ impl Net {
         let mut pdus: Vec<Arc<Pdu>> = waiting[first..first + count].to_vec();
         if self.pick(4) == 0 {
             pdus.reverse();
+            self.note("out of order");
         }
         let delay = self.delay();
         self.put(delay, Message::Events { from, to, pdus });
@@ -335,6 +350,7 @@ impl Net {
                 "{id} by the current state of {server}: {allowed:?}"
             );
         }
+        check_ends(&self.servers[at], false);
         self.tell(at);
         Ok(verdicts)
     }

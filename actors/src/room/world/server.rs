@@ -1,10 +1,12 @@
 //! One server: the writer of the room over a database in memory, and what others can ask it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use futures_util::FutureExt as _;
+use ruma::CanonicalJsonValue;
+use ruma::room_version_rules::RoomVersionRules;
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomVersionId, UserId};
 
 use super::memory::{Fate, Memory};
@@ -12,8 +14,10 @@ use crate::key::ServerKey;
 use crate::rng::Rng;
 use crate::room::commands::{Append, Backfill, Draft, Import, Incoming, Ingest, Verdict};
 use crate::room::event::{Pdu, Status, StoredEvent};
+use crate::room::fault::{Rule, is_broken};
 use crate::room::import::{self, Failed};
 use crate::room::library::Library;
+use crate::room::parse;
 use crate::room::plan::{self, Input, Needs, Origin, Prefetched};
 use crate::room::receive::{self, Received};
 use crate::room::resolve::StateIds;
@@ -36,12 +40,20 @@ pub(super) struct Staged {
     pub pdu: Arc<Pdu>,
 }
 
+fn ids_of(incoming: &[Incoming]) -> Vec<OwnedEventId> {
+    incoming.iter().map(|incoming| incoming.event_id.clone()).collect()
+}
+
 pub(super) struct Server {
     pub name: OwnedServerName,
     pub memory: Memory,
     pub room: Option<Arc<RoomSnapshot>>,
     /// Survives crashes.
     pub staged: VecDeque<Staged>,
+    /// What users and other servers were told is taken.
+    pub acknowledged: Vec<OwnedEventId>,
+    /// In which order events came after all others, where that is known.
+    pub order: HashMap<OwnedEventId, usize>,
     origin: Origin,
 }
 
@@ -53,6 +65,8 @@ impl Server {
             memory: Memory::new(name.clone(), clock),
             room: None,
             staged: VecDeque::new(),
+            acknowledged: Vec::new(),
+            order: HashMap::new(),
             origin: Origin {
                 server: name.clone(),
                 key: Arc::new(ServerKey::new(&seed, "1")),
@@ -98,6 +112,18 @@ impl Server {
         assert_eq!(
             before.state, after.state,
             "{}: the state after a restart differs",
+            self.name
+        );
+        let standing = |room: &RoomSnapshot| -> Vec<_> {
+            let events = room.state.values().map(|entry| &entry.event);
+            events
+                .map(|event| (event.nid, event.status, event.state_group, event.pos))
+                .collect()
+        };
+        assert_eq!(
+            standing(&before),
+            standing(&after),
+            "{}: the events of the state after a restart",
             self.name
         );
         assert_eq!(before.extremities, after.extremities);
@@ -146,10 +172,18 @@ impl Server {
         })
     }
 
+    /// A process that has died after its answer begins anew.
+    fn bury(&mut self) {
+        if self.memory.has_died() {
+            self.restart();
+        }
+    }
+
     fn commit(&mut self, plan: plan::Plan) -> Result<(), Died> {
         match now(self.memory.commit(plan)) {
             Ok((_, newer)) => {
                 self.room = newer.or(self.room.take());
+                self.bury();
                 Ok(())
             }
             Err(_) => {
@@ -160,11 +194,15 @@ impl Server {
     }
 
     /// Makes a room.
-    pub(super) fn create(&mut self, version: &str, creator: &UserId, drafts: Vec<Draft>) {
+    pub(super) fn create(&mut self, version: &str, creators: &[OwnedUserId], drafts: Vec<Draft>) {
+        let (creator, others) = creators.split_first().expect("a creator");
         let rules = rules_of(version).expect("supported");
         let mut content = serde_json::json!({ "room_version": version });
         if !rules.authorization.use_room_create_sender {
             content["creator"] = serde_json::json!(creator);
+        }
+        if !others.is_empty() {
+            content["additional_creators"] = serde_json::json!(others);
         }
         let content = serde_json::from_value(content).expect("an object");
         let named = !rules.authorization.room_create_event_id_as_room_id;
@@ -207,15 +245,21 @@ impl Server {
         let append = [Append { drafts: vec![draft] }];
         let mut plan = self.with_input(&room, &needs, |input| plan::plan(&room, &append, input));
         let reply = plan.replies.pop().expect("one reply");
-        if reply.is_err() || plan.positions == 0 {
+        let Ok(reply) = reply else { return Ok(false) };
+        if plan.positions == 0 {
             return Ok(false);
         }
         self.commit(plan)?;
+        for id in reply.event_ids {
+            self.order.insert(id.clone(), self.order.len());
+            self.acknowledged.push(id);
+        }
         Ok(true)
     }
 
-    /// An event that nobody checked, as the next one after `end`, or after everything.
-    pub(super) fn forge(&self, draft: &Draft, end: Option<&StoredEvent>) -> Option<Pdu> {
+    /// An event that nobody checked, as the next one after `end`, or after everything; authorized by the state after `by`, or
+    /// the current one.
+    pub(super) fn forge(&self, draft: &Draft, end: Option<&StoredEvent>, by: Option<&StoredEvent>) -> Option<Pdu> {
         let mut room = (**self.room.as_ref()?).clone();
         if let Some(end) = end {
             room.extremities = Arc::from([Extremity {
@@ -223,7 +267,9 @@ impl Server {
                 event_id: end.pdu.event_id.clone(),
                 depth: end.pdu.depth,
             }]);
-            let state = self.state_after(end)?;
+        }
+        if let Some(by) = by {
+            let state = self.state_after(by)?;
             room.state = imbl::OrdMap::new();
             for (key, event) in state {
                 let key_nid = now(self.memory.intern(std::slice::from_ref(&key))).expect("memory")[&key].0;
@@ -233,6 +279,25 @@ impl Server {
         }
         let needs = Needs::of(&room, [draft]);
         self.with_input(&room, &needs, |input| plan::unchecked(&room, draft, input).ok())
+    }
+
+    /// The event with other auth events: one more, one less, or one in the place of another.
+    pub(super) fn misquote(&self, pdu: &Pdu, other: &StoredEvent, number: usize) -> Option<Pdu> {
+        let rules = self.room.as_ref()?.rules.clone();
+        let mut event: ruma::CanonicalJsonObject = serde_json::from_str(&pdu.json).ok()?;
+        for field in ["event_id", "hashes", "signatures"] {
+            event.remove(field);
+        }
+        let Some(CanonicalJsonValue::Array(named)) = event.get_mut("auth_events") else {
+            return None;
+        };
+        if !number.is_multiple_of(3) && !named.is_empty() {
+            named.remove(number / 3 % named.len());
+        }
+        if number % 3 < 2 {
+            named.push(parse::reference(&other.pdu.event_id, Some(&other.pdu), &rules).ok()?);
+        }
+        plan::seal(event, &rules, &self.origin).ok()
     }
 
     /// What this server offers to somebody who wants to join.
@@ -249,22 +314,51 @@ impl Server {
     }
 
     pub(super) fn ingest(&mut self, ingest: Ingest) -> Result<Vec<Verdict>, Died> {
-        let room = self.room.clone().expect("a room");
+        let room = self.governed();
+        let ids = ids_of(&ingest.pdus);
         let received = now(receive::receive(&self.memory, &room, ingest));
-        self.received(received)
+        let verdicts = self.received(&ids, received)?;
+        for (id, verdict) in ids.into_iter().zip(&verdicts) {
+            if !matches!(verdict, Verdict::Duplicate | Verdict::Missing(_)) {
+                self.order.insert(id, self.order.len());
+            }
+        }
+        Ok(verdicts)
     }
 
     pub(super) fn backfill(&mut self, backfill: Backfill) -> Result<Vec<Verdict>, Died> {
-        let room = self.room.clone().expect("a room");
+        let room = self.governed();
+        let ids = ids_of(&backfill.events);
         let received = now(receive::backfill(&self.memory, &room, backfill));
-        self.received(received)
+        self.received(&ids, received)
     }
 
-    fn received(&mut self, received: Received) -> Result<Vec<Verdict>, Died> {
+    /// The room, with the rules that are to hold.
+    fn governed(&self) -> Arc<RoomSnapshot> {
+        let mut room = self.room.clone().expect("a room");
+        if is_broken(Rule::Resolution) {
+            let other = match room.rules.state_res.v2_rules() {
+                Some(v2) if v2.consider_conflicted_state_subgraph => "11",
+                _ => "1",
+            };
+            let state_res = rules_of(other).expect("supported").state_res;
+            let mut rules = RoomVersionRules::clone(&room.rules);
+            rules.state_res = state_res;
+            Arc::make_mut(&mut room).rules = Arc::new(rules);
+        }
+        room
+    }
+
+    fn received(&mut self, ids: &[OwnedEventId], received: Received) -> Result<Vec<Verdict>, Died> {
         match received {
             Received::Settled(room, verdicts) => {
                 self.room = Some(room);
-                Ok(verdicts.expect("nothing refuses events that can be read"))
+                self.bury();
+                let verdicts = verdicts.expect("nothing refuses events that can be read");
+                let taken = |verdict: &Verdict| matches!(verdict, Verdict::Accepted | Verdict::SoftFailed);
+                let taken = ids.iter().zip(&verdicts).filter(|(_, verdict)| taken(verdict));
+                self.acknowledged.extend(taken.map(|(id, _)| id.clone()));
+                Ok(verdicts)
             }
             Received::InDoubt(_) => {
                 self.restart();
@@ -284,6 +378,7 @@ impl Server {
         match now(import::import(&self.memory, &standing, import)) {
             Ok(made) => {
                 self.room = Some(made.room);
+                self.bury();
                 Ok(())
             }
             Err(Failed::InDoubt(_)) => {
@@ -307,7 +402,7 @@ impl Server {
 
     fn state_after(&self, event: &StoredEvent) -> Option<BTreeMap<crate::room::snapshot::StateKey, Arc<StoredEvent>>> {
         let mut state = self.memory.state_at(event.state_group?);
-        if let Some(key) = event.pdu.key() {
+        if let Some(key) = event.pdu.key().filter(|_| event.status != Status::Rejected) {
             state.insert(key, self.memory.event(&event.pdu.event_id)?);
         }
         Some(state)

@@ -1,6 +1,9 @@
 //! What happens to a room, one step after the other. Each step carries its own numbers, so that a run without some of its
 //! steps is a run as well: failures are shrunk that way.
 
+use std::sync::Arc;
+
+use entities::ids::{EventNid, RoomNid};
 use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
@@ -9,7 +12,7 @@ use super::net::Net;
 use super::server::Died;
 use crate::rng::Rng;
 use crate::room::commands::Draft;
-use crate::room::event::{Pdu, Status};
+use crate::room::event::{Pdu, Status, StoredEvent};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -25,10 +28,20 @@ pub(super) enum Kind {
     Invite,
     Knock,
     Redact,
+    /// Something is said, taken back, and both are lost but for the last.
+    Retract,
+    /// The room is replaced by another.
+    Tombstone,
     /// An event that its own server would refuse.
     Forge,
     /// An event that follows an old one.
     Stale,
+    /// An event that names the wrong auth events.
+    Misquote,
+    /// An event that an old state authorizes.
+    Outdated,
+    /// A bad event, and one that follows it.
+    Behind,
     Partition,
     DieBefore,
     DieAfter,
@@ -50,18 +63,42 @@ const OFTEN: &[(Kind, usize)] = &[
     (Kind::Kick, 3),
     (Kind::Ban, 4),
     (Kind::Invite, 4),
-    (Kind::Knock, 1),
-    (Kind::Redact, 3),
+    (Kind::Knock, 2),
+    (Kind::Redact, 4),
+    (Kind::Retract, 3),
+    (Kind::Tombstone, 1),
     (Kind::Forge, 3),
     (Kind::Stale, 4),
+    (Kind::Misquote, 3),
+    (Kind::Outdated, 5),
+    (Kind::Behind, 4),
     (Kind::Partition, 5),
     (Kind::DieBefore, 2),
     (Kind::DieAfter, 2),
     (Kind::Restart, 2),
-    (Kind::Lose, 2),
+    (Kind::Lose, 4),
     (Kind::FetchHistory, 2),
     (Kind::Wait, 3),
 ];
+
+impl Kind {
+    /// How often users did this is counted under this name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Levels => "levels changed",
+            Self::JoinRule => "join rule changed",
+            Self::Join => "joined",
+            Self::Leave => "left",
+            Self::Kick => "kicked",
+            Self::Ban => "banned",
+            Self::Invite => "invited",
+            Self::Knock => "knocked",
+            Self::Redact => "redacted",
+            Self::Tombstone => "upgraded",
+            _ => "said",
+        }
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Step {
@@ -95,6 +132,20 @@ pub(super) fn steps(seed: u64, count: usize) -> Vec<Step> {
     (0..count).map(step).collect()
 }
 
+fn refused(pdu: &Arc<Pdu>) -> StoredEvent {
+    StoredEvent {
+        nid: EventNid(0),
+        room_nid: RoomNid(0),
+        pos: None,
+        state_group: None,
+        status: Status::Rejected,
+        redacted_by: None,
+        txn: None,
+        unsigned: None,
+        pdu: pdu.clone(),
+    }
+}
+
 fn member(membership: &str) -> Value {
     json!({ "membership": membership })
 }
@@ -114,7 +165,9 @@ impl Net {
             Kind::Lose => self.lose(at, other),
             Kind::FetchHistory => self.fetch_history(at),
             Kind::Wait => self.run(1_000),
-            Kind::Forge | Kind::Stale => self.cheat(step),
+            Kind::Forge | Kind::Stale | Kind::Misquote | Kind::Outdated => self.cheat(step),
+            Kind::Retract => self.retract(step),
+            Kind::Behind => self.hide_behind(step),
             Kind::Join if self.servers[at].joined().is_none() => {
                 self.join(at, step.b % super::net::USERS);
             }
@@ -133,12 +186,26 @@ impl Net {
         let ended = self.servers[at].append(draft);
         if ended == Ok(true) {
             self.note("sent");
+            self.note(step.kind.name());
         } else if ended == Err(Died) {
             self.note("died");
         }
         let name = self.servers[at].name.clone();
         self.say(|| format!("{name}: {ended:?}"));
         self.tell(at);
+    }
+
+    fn retract(&mut self, step: &Step) {
+        let at = step.a % self.servers.len();
+        for kind in [Kind::Say, Kind::Redact] {
+            // Number 0 is the newest.
+            self.act(&Step {
+                kind,
+                b: 0,
+                ..step.clone()
+            });
+        }
+        (0..self.servers.len()).for_each(|to| self.lose(at, to));
     }
 
     fn draft(&self, step: &Step) -> Option<Draft> {
@@ -155,11 +222,13 @@ impl Net {
             Kind::Levels => {
                 let levels = room.state_event("m.room.power_levels", "")?;
                 let mut levels: Value = serde_json::from_str(levels.pdu.content.get()).ok()?;
-                match step.b % 7 {
+                match step.b % 9 {
                     0 => levels["events"]["m.room.name"] = json!(step.b % 3 * 40),
                     1 => levels["kick"] = json!(step.b % 4 * 25),
                     2 => levels["users_default"] = json!(step.b % 2 * 10),
-                    _ => levels["users"][other.as_str()] = json!([0, 50, 75, 100][step.b / 7 % 4]),
+                    3 => levels["invite"] = json!(step.b / 9 % 2 * 50),
+                    4 => levels["notifications"]["room"] = json!(step.b / 9 % 3 * 50),
+                    _ => levels["users"][other.as_str()] = json!([0, 50, 75, 100][step.b / 9 % 4]),
                 }
                 state("m.room.power_levels", "", levels)
             }
@@ -175,6 +244,11 @@ impl Net {
                     json!({ "join_rule": rules[step.b % rules.len()] }),
                 )
             }
+            Kind::Tombstone => state(
+                "m.room.tombstone",
+                "",
+                json!({ "body": step.b, "replacement_room": "!next:s0" }),
+            ),
             Kind::Join => state("m.room.member", sender.as_str(), member("join")),
             Kind::Leave => state("m.room.member", sender.as_str(), member("leave")),
             Kind::Knock => state("m.room.member", sender.as_str(), member("knock")),
@@ -183,7 +257,10 @@ impl Net {
             Kind::Invite => state("m.room.member", other.as_str(), member("invite")),
             Kind::Redact => {
                 let events = &room.timeline;
-                let target = events.get(step.b % events.len().max(1))?;
+                // New ones are not everywhere yet.
+                let all = events.len();
+                let back = 1 + step.b / 2 % if step.b.is_multiple_of(2) { 3 } else { all.max(1) };
+                let target = events.get(all.checked_sub(back)?)?;
                 let text = target.pdu.content.get();
                 // Room version 8 forgets who authorised a join that is redacted, and so what it rests on.
                 if target.pdu.kind.to_string() == "m.room.create" || text.contains("join_authorised_via") {
@@ -217,7 +294,7 @@ impl Net {
             Kind::Leave,
         ];
         let kind = kinds[step.b % kinds.len()];
-        let stale = step.kind == Kind::Stale;
+        let cheat = step.clone();
         let step = Step {
             kind,
             b: step.b / kinds.len(),
@@ -226,21 +303,52 @@ impl Net {
         let Some(draft) = self.draft(&step) else { return };
         let server = &self.servers[at];
         let mut events = server.memory.everything();
-        events.retain(|event| event.status == Status::Accepted && event.state_group.is_some());
+        events.retain(|event| event.state_group.is_some());
         if events.is_empty() {
             return;
         }
         let old = &events[step.b % events.len()];
-        let Some(pdu) = server.forge(&draft, stale.then_some(old)) else {
+        let end = cheat.kind == Kind::Stale;
+        let by = end || cheat.kind == Kind::Outdated;
+        let Some(pdu) = server.forge(&draft, end.then_some(old), by.then_some(old)) else {
             return;
         };
+        let misquoted = || {
+            let stands = |event: &&Arc<StoredEvent>| event.pdu.state_key.is_some() && event.status == Status::Accepted;
+            let standing: Vec<_> = events.iter().filter(stands).collect();
+            let other = standing.get(cheat.b % standing.len().max(1))?;
+            server.misquote(&pdu, other, cheat.a / self.servers.len())
+        };
+        let pdu = match cheat.kind {
+            Kind::Misquote => misquoted().unwrap_or(pdu),
+            _ => pdu,
+        };
         self.say(|| format!("forged {}: {}", pdu.event_id, pdu.json));
-        self.spread(at, pdu);
+        self.spread(at, Arc::new(pdu));
+    }
+
+    /// Somebody who never was in the room says something, and somebody else answers.
+    fn hide_behind(&mut self, step: &Step) {
+        let at = step.a % self.servers.len();
+        let server = &self.servers[at];
+        let topic = to_raw_value(&json!({ "topic": "nobody" })).expect("JSON");
+        let bad = Draft::state(server.users(9), "m.room.topic", "", topic);
+        let kind = [Kind::Say, Kind::Topic, Kind::Name, Kind::Invite][step.b % 4];
+        let answer = self.draft(&Step { kind, ..step.clone() });
+        let Some((bad, answer)) = server.forge(&bad, None, None).zip(answer) else {
+            return;
+        };
+        let bad = Arc::new(bad);
+        let Some(answer) = server.forge(&answer, Some(&refused(&bad)), None) else {
+            return;
+        };
+        self.say(|| format!("{} hides behind {}", answer.event_id, bad.event_id));
+        self.spread(at, bad);
+        self.spread(at, Arc::new(answer));
     }
 
     /// Everybody in the room gets an event, its own server too.
-    fn spread(&mut self, at: usize, pdu: Pdu) {
-        let pdu = std::sync::Arc::new(pdu);
+    fn spread(&mut self, at: usize, pdu: Arc<Pdu>) {
         self.note("forged");
         for to in 0..self.servers.len() {
             if self.servers[to].room.is_some() {
