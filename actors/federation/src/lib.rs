@@ -7,6 +7,7 @@ pub mod discovery;
 pub mod error;
 pub mod guard;
 pub mod keyring;
+mod lenient;
 pub mod network;
 pub mod outbound;
 pub mod tls;

@@ -10,6 +10,8 @@ use ruma::signatures::{KeyPair as _, PublicKeyMap, verify_canonical_json_bytes};
 use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName};
 use serde_json::error::Category;
 
+use crate::lenient;
+
 /// Signatures of one request that are looked at.
 const MAX_SIGNATURES: usize = 4;
 
@@ -85,10 +87,9 @@ impl Claim {
     /// Whether one of the signatures is good. The request's URI is path and query as sent; `keys` those of its origin.
     ///
     /// # Errors
-    /// Also when the body is not canonical JSON: such cannot be signed.
+    /// Also when the body is not JSON. Numbers beyond canonical JSON count as they are written (see [`lenient`]).
     pub fn check(&self, request: &Request<Bytes>, us: &ServerName, keys: &PublicKeyMap) -> Result<(), Fault> {
-        let object = XMatrix::request_object(request, &self.origin, us).map_err(|error| Fault::of_body(&error))?;
-        let message = serde_json::to_vec(&object).map_err(|error| Fault::of_body(&error))?;
+        let message = self.message(request, us)?;
         let keys = keys.get(self.origin.as_str());
         let mut reason = format!("the key of {} is not known or not in use", self.origin);
         for header in &self.signatures {
@@ -102,6 +103,25 @@ impl Claim {
             }
         }
         Err(Fault::Signature(reason))
+    }
+
+    /// What must have been signed.
+    fn message(&self, request: &Request<Bytes>, us: &ServerName) -> Result<Vec<u8>, Fault> {
+        let written = |object| serde_json::to_vec(&object).map_err(|error| Fault::of_body(&error));
+        let error = match XMatrix::request_object(request, &self.origin, us) {
+            Ok(object) => return written(object),
+            Err(error) if error.classify() == Category::Data => error,
+            Err(error) => return Err(Fault::of_body(&error)),
+        };
+        let content = lenient::canonical(request.body()).map_err(|_| Fault::of_body(&error))?;
+        let mut bare = Request::new(Bytes::new());
+        *bare.method_mut() = request.method().clone();
+        *bare.uri_mut() = request.uri().clone();
+        let rest = XMatrix::request_object(&bare, &self.origin, us).map_err(|error| Fault::of_body(&error))?;
+        // "content" comes before all the other names.
+        let mut message = format!("{{\"content\":{content},").into_bytes();
+        message.extend_from_slice(written(rest)?.get(1..).unwrap_or_default());
+        Ok(message)
     }
 }
 

@@ -66,3 +66,49 @@ fn bad_claims_are_refused() {
         assert!(error.contains(expected), "{headers:?}: {error}");
     }
 }
+
+/// The header for a text that was signed, and what a request with another text of the same meaning comes to.
+fn checked(signed: &str, body: &str) -> Result<(), Fault> {
+    let key = ServerKey::new(&[7; 32], "1");
+    let us = server_name!("us.example");
+    let object = format!(
+        r#"{{"content":{signed},"destination":"us.example","method":"PUT","origin":"a.example","uri":"/_matrix/x?a=1"}}"#
+    );
+    let signature = key.sign(object.as_bytes()).base64();
+    let header = format!(
+        r#"X-Matrix origin="a.example",destination="us.example",key="{}",sig="{signature}""#,
+        key.id()
+    );
+    let claim = Claim::read(&headers(&[&header]), us).expect("the header is well formed");
+    let mut request = Request::new(Bytes::copy_from_slice(body.as_bytes()));
+    *request.method_mut() = http::Method::PUT;
+    *request.uri_mut() = "/_matrix/x?a=1".parse().expect("an address");
+    let known = [(key.id(), Base64::new(key.public_key().to_vec()))];
+    let keys = [("a.example".to_owned(), known.into_iter().collect())]
+        .into_iter()
+        .collect();
+    claim.check(&request, us, &keys)
+}
+
+#[test]
+fn fractions_are_signed_as_they_are_written() {
+    for number in [
+        "0.5",
+        "1e-05",
+        "1e+16",
+        "-0.0",
+        "12345678901234567890.0",
+        "9007199254740993",
+    ] {
+        let signed = format!(r#"{{"edus":[{{"b":{number}}}],"pdus":[]}}"#);
+        assert_eq!(checked(&signed, &signed), Ok(()), "{number}");
+        let spaced = format!(r#"{{ "pdus": [], "edus": [{{"b": {number}}}] }}"#);
+        assert_eq!(checked(&signed, &spaced), Ok(()), "{number}");
+    }
+    let changed = checked(r#"{"a":0.5,"b":1}"#, r#"{"a":0.5,"b":2}"#);
+    assert!(matches!(changed, Err(Fault::Signature(_))), "{changed:?}");
+    let another = checked(r#"{"a":0.5}"#, r#"{"a":0.50}"#);
+    assert!(matches!(another, Err(Fault::Signature(_))), "{another:?}");
+    let broken = checked(r#"{"a":0.5}"#, r#"{"a":0.5"#);
+    assert!(matches!(broken, Err(Fault::NotJson(_))), "{broken:?}");
+}
