@@ -8,12 +8,15 @@ use crate::common::{
     homeserver::{Ours, Town},
 };
 
+mod accounts;
 mod context;
 mod devices;
 mod friends;
 mod hostile;
 mod hosting;
+mod notary;
 mod operator;
+mod parents;
 mod policy;
 pub mod remote;
 mod restart;

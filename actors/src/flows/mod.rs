@@ -1,10 +1,12 @@
 //! Operations over several rooms, tables or servers. Plain async functions over the [`Hub`](crate::hub::Hub): they hold no
 //! state, and each step can be repeated.
 
+pub mod account_status;
 pub mod admin;
 pub mod alias;
 pub mod backfill;
 pub mod by_time;
+pub mod claims;
 pub mod create_room;
 pub mod deactivate;
 pub mod delayed;

@@ -43,6 +43,17 @@ impl Sessions {
         }
     }
 
+    /// Takes several keys of each of the user's devices named: device, algorithm and number; fallback keys beside them (MSC3983).
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND` for unknown users.
+    pub async fn claim_several(&self, user: &UserId, wanted: Vec<(OwnedDeviceId, String, u32)>) -> Outcome<Claimed> {
+        match self.keys(user, KeyCommand::ClaimSeveral { wanted }).await? {
+            KeyReply::Claimed(claimed) => Ok(claimed),
+            _ => Err(mixed_up()),
+        }
+    }
+
     /// Publishes cross-signing keys.
     ///
     /// # Errors

@@ -44,6 +44,11 @@ pub enum KeyCommand {
         /// Device and algorithm.
         wanted: Vec<(OwnedDeviceId, String)>,
     },
+    /// Hands out several keys of each device, and fallback keys beside them (MSC3983).
+    ClaimSeveral {
+        /// Device, algorithm and number.
+        wanted: Vec<(OwnedDeviceId, String, u32)>,
+    },
     /// Publishes cross-signing keys. Whether the user has proved who they are is the asker's business.
     CrossSigning(Box<CrossSigningUpload>),
     /// Makes a device without a session, in place of the former one (MSC3814).
@@ -60,7 +65,7 @@ pub type Claimed = BTreeMap<OwnedDeviceId, BTreeMap<String, Box<RawValue>>>;
 pub enum KeyReply {
     /// To `Upload`: unclaimed one-time keys by algorithm.
     Counts(BTreeMap<String, u64>),
-    /// To `Claim`.
+    /// To `Claim` and `ClaimSeveral`.
     Claimed(Claimed),
     /// To `Signatures`: what was not stored.
     Failures(Failures),
@@ -76,6 +81,7 @@ pub async fn run(env: &Env, view: &UserView, command: KeyCommand) -> Outcome<(Ke
     match command {
         KeyCommand::Upload(upload) => upload::run(env, view, *upload).await,
         KeyCommand::Claim { wanted } => claim::run(env, view, wanted).await,
+        KeyCommand::ClaimSeveral { wanted } => claim::several(env, view, wanted).await,
         KeyCommand::CrossSigning(upload) => {
             cross_signing::run(env, view, *upload).await?;
             Ok((KeyReply::Done, None))

@@ -61,6 +61,15 @@ pub struct ClaimedKey {
     pub fallback: bool,
 }
 
+/// Keys that were handed out several at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeveralKeys {
+    /// As with [`Store::claim_keys`].
+    pub claimed: Vec<ClaimedKey>,
+    /// Fallback keys that are shown beside them and stay as they are.
+    pub beside: Vec<ClaimedKey>,
+}
+
 /// Who came into and out of sight of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sight {
@@ -169,6 +178,37 @@ impl Store {
         Ok(claimed)
     }
 
+    /// Hands out one-time keys for each `(device, algorithm, number)`, as far as there are any, each of which is deleted. Beside
+    /// them is shown the fallback key, which counts as used only where it is all there is (MSC3983).
+    pub async fn claim_several(
+        &self,
+        user_id: &str,
+        wanted: &[(String, String, u32)],
+    ) -> Result<SeveralKeys, StoreError> {
+        let tx = self.begin().await?;
+        let mut several = SeveralKeys::default();
+        for (device, algorithm, number) in wanted {
+            let before = several.claimed.len();
+            for _ in 0..*number {
+                let Some(key) = oldest_key(&tx, user_id, device, algorithm).await? else {
+                    break;
+                };
+                several.claimed.push(key);
+            }
+            if several.claimed.len() == before {
+                several
+                    .claimed
+                    .extend(use_fallback(&tx, user_id, device, algorithm).await?);
+                continue;
+            }
+            let sql = "SELECT * FROM fallback_key WHERE user_id = $1 AND device_id = $2 AND algorithm = $3";
+            let beside: Option<fallback_key::Model> = tx.one(sql, params![user_id, device, algorithm]).await?;
+            several.beside.extend(beside.map(fallback));
+        }
+        tx.commit().await?;
+        Ok(several)
+    }
+
     /// What a device has in stock.
     pub async fn key_stock(&self, user_id: &str, device_id: &str) -> Result<KeyStock, StoreError> {
         stock_of(&self.reader(), user_id, device_id).await
@@ -217,26 +257,45 @@ impl Store {
 }
 
 async fn claim_one(tx: &Tx, user: &str, device: &str, algorithm: &str) -> Result<Option<ClaimedKey>, StoreError> {
-    let claimed = |key_id, json, fallback| ClaimedKey {
-        device_id: device.to_owned(),
-        key: PreKey {
-            algorithm: algorithm.to_owned(),
-            key_id,
-            json,
-        },
-        fallback,
-    };
+    match oldest_key(tx, user, device, algorithm).await? {
+        None => use_fallback(tx, user, device, algorithm).await,
+        key => Ok(key),
+    }
+}
+
+async fn oldest_key(tx: &Tx, user: &str, device: &str, algorithm: &str) -> Result<Option<ClaimedKey>, StoreError> {
     let oldest = "DELETE FROM one_time_key WHERE user_id = $1 AND device_id = $2 AND algorithm = $3 AND key_id = \
                   (SELECT key_id FROM one_time_key WHERE user_id = $1 AND device_id = $2 AND algorithm = $3 \
                   ORDER BY seq LIMIT 1) RETURNING *";
     let key: Option<one_time_key::Model> = tx.one(oldest, params![user, device, algorithm]).await?;
-    if let Some(key) = key {
-        return Ok(Some(claimed(key.key_id, key.json, false)));
+    Ok(key.map(|key| ClaimedKey {
+        device_id: key.device_id,
+        key: PreKey {
+            algorithm: key.algorithm,
+            key_id: key.key_id,
+            json: key.json,
+        },
+        fallback: false,
+    }))
+}
+
+async fn use_fallback(tx: &Tx, user: &str, device: &str, algorithm: &str) -> Result<Option<ClaimedKey>, StoreError> {
+    let used = "UPDATE fallback_key SET used = TRUE WHERE user_id = $1 AND device_id = $2 AND algorithm = $3 \
+                RETURNING *";
+    let key: Option<fallback_key::Model> = tx.one(used, params![user, device, algorithm]).await?;
+    Ok(key.map(fallback))
+}
+
+fn fallback(key: fallback_key::Model) -> ClaimedKey {
+    ClaimedKey {
+        device_id: key.device_id,
+        key: PreKey {
+            algorithm: key.algorithm,
+            key_id: key.key_id,
+            json: key.json,
+        },
+        fallback: true,
     }
-    let fallback = "UPDATE fallback_key SET used = TRUE WHERE user_id = $1 AND device_id = $2 AND algorithm = $3 \
-                    RETURNING *";
-    let key: Option<fallback_key::Model> = tx.one(fallback, params![user, device, algorithm]).await?;
-    Ok(key.map(|key| claimed(key.key_id, key.json, true)))
 }
 
 /// The name of a key that is there with another content, if any: then nothing was written.

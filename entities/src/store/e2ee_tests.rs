@@ -57,6 +57,42 @@ async fn the_oldest_upload_is_claimed_first_and_the_fallback_key_last() {
 }
 
 #[tokio::test]
+async fn several_keys_come_with_the_fallback_key() {
+    each_backend(|db| async move {
+        let store = &db.store().await;
+        upload(
+            store,
+            &[key("A", "{}"), key("B", "{}"), key("C", "{}")],
+            &[key("F", "{}")],
+        )
+        .await;
+        let several = async |number| {
+            let wanted = [("D".to_owned(), ALGORITHM.to_owned(), number)];
+            let keys = store
+                .claim_several("@a:hs", &wanted)
+                .await
+                .expect("the database answers");
+            let ids = |keys: Vec<super::ClaimedKey>| keys.into_iter().map(|key| key.key.key_id).collect::<String>();
+            (ids(keys.claimed), ids(keys.beside))
+        };
+        assert_eq!(several(2).await, ("AB".to_owned(), "F".to_owned()));
+        assert_eq!(
+            store.key_stock("@a:hs", "D").await,
+            Ok(stock(1, true)),
+            "the fallback key is not used yet"
+        );
+        assert_eq!(several(2).await, ("C".to_owned(), "F".to_owned()));
+        assert_eq!(
+            several(2).await,
+            ("F".to_owned(), String::new()),
+            "once, as nothing else is left"
+        );
+        assert_eq!(store.key_stock("@a:hs", "D").await, Ok(stock(0, false)));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_key_is_never_claimed_twice() {
     each_backend(|db| async move {
         let store = db.store().await;

@@ -12,6 +12,7 @@ use super::uia::{fix_auth, own_account, own_account_by};
 use crate::http::auth::Policy;
 use crate::http::context::{Ctx, RawRequest};
 use crate::http::endpoint::Table;
+use crate::http::federation::users::users_of_status;
 use crate::http::limits::Class;
 use crate::http::reply::Reply;
 
@@ -26,6 +27,9 @@ pub fn routes(t: &mut Table) {
         password_policy,
     )
     .also("/_matrix/client/r0/password_policy");
+    let status = "/_matrix/client/unstable/org.matrix.msc3720/account_status";
+    t.raw(Method::POST, status, Policy::User, account_status)
+        .limit(Class::Default);
     t.optional(set_password).limit(Class::Login).fix(fix_auth);
     t.user(end_account).limit(Class::Login).fix(fix_auth);
 }
@@ -33,6 +37,15 @@ pub fn routes(t: &mut Table) {
 /// What passwords have to be like. Any will do that is not empty.
 async fn password_policy(_: Ctx, _: RawRequest) -> Outcome<Reply> {
     Reply::json(&json!({ "m.minimum_length": 1 }))
+}
+
+/// Whether accounts exist, and are in use (MSC3720).
+async fn account_status(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
+    let users = users_of_status(&request)?;
+    if users.is_empty() {
+        return Reply::json(&json!({}));
+    }
+    Reply::json(&flows::account_status::anybodys(&ctx.hub, users).await)
 }
 
 async fn who_am_i(ctx: Ctx, _request: whoami::v3::Request) -> Outcome<Reply> {

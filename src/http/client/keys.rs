@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::error::{DomainError, Outcome};
-use actors::flows::remote_devices;
+use actors::flows::{claims, remote_devices};
 use actors::hub::Hub;
 use actors::session::keys::changes::changes;
 use actors::session::keys::{Claimed, Upload};
@@ -42,6 +42,9 @@ pub fn routes(t: &mut Table) {
     t.guest(query_keys).also("/_matrix/client/unstable/keys/query");
     t.guest(claim)
         .also("/_matrix/client/unstable/keys/claim")
+        .limit(Class::KeyClaim);
+    let several = "/_matrix/client/unstable/org.matrix.msc3983/keys/claim";
+    t.raw(Method::POST, several, Policy::User, claim_several)
         .limit(Class::KeyClaim);
     t.user(key_changes).also("/_matrix/client/unstable/keys/changes");
 }
@@ -107,6 +110,21 @@ async fn claim(ctx: Ctx, request: claim_keys::v3::Request) -> Outcome<Reply> {
     for (user, claimed) in remote {
         keys[user.as_str()] = claimed;
     }
+    Reply::json(&json!({ "one_time_keys": keys, "failures": failures }))
+}
+
+#[derive(Deserialize)]
+struct SeveralBody {
+    one_time_keys: claims::Several,
+    /// Milliseconds.
+    timeout: Option<u64>,
+}
+
+/// Several keys of a device at once, and its fallback key (MSC3983).
+async fn claim_several(ctx: Ctx, request: RawRequest) -> Outcome<Reply> {
+    let body: SeveralBody = request.json()?;
+    let patience = patience(body.timeout.map(Duration::from_millis));
+    let (keys, failures) = claims::anybodys(&ctx.hub, body.one_time_keys, patience).await;
     Reply::json(&json!({ "one_time_keys": keys, "failures": failures }))
 }
 

@@ -17,7 +17,7 @@ const VERSIONS: [&str; 23] = [
     "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 /// What is served beyond the specification, or was before it became part of it.
-const FEATURES: [&str; 16] = [
+const FEATURES: [&str; 17] = [
     "org.matrix.label_based_filtering",
     "org.matrix.e2e_cross_signing",
     "org.matrix.msc2285.stable",
@@ -30,6 +30,7 @@ const FEATURES: [&str; 16] = [
     "org.matrix.msc3814",
     "org.matrix.msc3916.stable",
     "org.matrix.msc3967",
+    "org.matrix.msc3983",
     "org.matrix.msc4143",
     "org.matrix.msc4155",
     "org.matrix.msc4222",
@@ -63,6 +64,7 @@ async fn capabilities(ctx: Ctx, _: get_capabilities::v3::Request) -> Outcome<Rep
             "m.profile_fields": on,
             "m.3pid_changes": { "enabled": ctx.hub.env().mail.is_some() },
             "m.get_login_token": on,
+            "org.matrix.msc3720.account_status": on,
             "m.forget_forced_upon_leave": off,
             "m.room_versions": {
                 "default": ctx.config.default_room_version,

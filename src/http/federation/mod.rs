@@ -17,7 +17,7 @@ mod query;
 mod send;
 mod state;
 mod third_party;
-mod users;
+pub(super) mod users;
 mod version;
 
 use actors::error::{DomainError, Outcome};

@@ -11,7 +11,10 @@ use crate::{
         db::Backend,
         homeserver::Homeserver,
     },
-    federation::scenarios::Feed,
+    federation::{
+        remote::room::event_id,
+        scenarios::{Feed, sees, texts},
+    },
 };
 
 fn edu(edu_type: &str, content: Value) -> Value {
@@ -98,6 +101,43 @@ async fn nobody_speaks_for_others(backend: Backend) {
     scene.goes_on(&mut at).await;
 }
 
+/// Others write such numbers into EDUs, and sign them as they write them.
+async fn fractions_hold_nothing_up(backend: Backend) {
+    let scene = Scene::set(backend).await;
+    let mut at = scene.enter().await;
+    let typing = json!({ "room_id": scene.room, "user_id": at.user_id, "typing": true, "org.example.n": [0.5, 1e-7] });
+    let mut fraction = at.draft("m.room.message", json!({ "msgtype": "m.text", "body": "half" }));
+    let event = at.message("beside it");
+    let mut feed = Feed::open(&scene.alice).await;
+    let answer = scene
+        .remote
+        .send(&scene.server, from_ref(&event), &[edu("m.typing", typing)])
+        .await;
+    assert_eq!(answer.ok()["pdus"][event_id(&event)], json!({}));
+    feed.until("that mallory types", |sync| {
+        let typing = &sync["rooms"]["join"][&scene.room]["ephemeral"]["events"];
+        typing.to_string().contains(&at.user_id).then_some(())
+    })
+    .await;
+    sees(&scene.alice, &scene.room, &event_id(&event)).await;
+    at.follow(&event);
+    // In events they are refused, and nothing beside them.
+    fraction["content"]["n"] = json!(0.5);
+    let next = at.message("after it");
+    let answer = scene
+        .remote
+        .send(&scene.server, &[fraction, next.clone()], &[])
+        .await
+        .ok();
+    assert_eq!(answer["pdus"][event_id(&next)], json!({}), "{answer}");
+    sees(&scene.alice, &scene.room, &event_id(&next)).await;
+    let seen = texts(&scene.alice, &scene.room).await;
+    assert_eq!(seen, ["beside it", "after it"]);
+    at.follow(&next);
+    scene.goes_on(&mut at).await;
+}
+
 crate::federation::both_backends! {
+    fractions_hold_nothing_up
     nobody_speaks_for_others
 }

@@ -1,12 +1,14 @@
 //! Signed member events of other servers' users: `send_join`, `send_leave`, `send_knock`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ruma::canonical_json::CanonicalJsonObject;
 use ruma::events::TimelineEventType;
 use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use super::{Step, proof, restricted};
 use crate::env::Env;
@@ -21,6 +23,8 @@ use crate::room::snapshot::RoomSnapshot;
 
 /// How far to go for what such an event follows: somebody waits.
 const EFFORT: Effort = Effort { rounds: 3, servers: 3 };
+/// How long the server waits for that; with the search for keys before it, less than the deadline of the request.
+const PARENTS: Duration = Duration::from_secs(12);
 
 /// A member event that a server sends.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +55,8 @@ pub struct Accepted {
 /// # Errors
 /// 400 `M_INVALID_PARAM` for events that are not what they should be or not well signed; 403 `M_FORBIDDEN` with the
 /// authorization rule that fails; 404 `M_NOT_FOUND` for rooms this server is not in; for restricted rooms as
-/// [`make`](super::make).
-pub async fn send(hub: &Hub, sent: &Sent<'_>) -> Outcome<Accepted> {
+/// [`make`](super::make); 503 `M_UNKNOWN` while what the event follows is still being fetched, which goes on.
+pub async fn send(hub: &Arc<Hub>, sent: &Sent<'_>) -> Outcome<Accepted> {
     let env = hub.env();
     let before = access::complete(env, sent.room_id, sent.origin).await?;
     let mut object = parse::canonical(sent.pdu.get()).map_err(|e| DomainError::bad_json(e.to_string()))?;
@@ -118,7 +122,7 @@ fn sign(env: &Env, room: &RoomSnapshot, object: &mut CanonicalJsonObject) -> Out
         .map_err(|e| DomainError::invalid_param(format!("the event cannot be signed: {e}")))
 }
 
-async fn ingest(hub: &Hub, room: &RoomSnapshot, pdu: &Pdu, from: &ServerName) -> Outcome<Arc<StoredEvent>> {
+async fn ingest(hub: &Arc<Hub>, room: &RoomSnapshot, pdu: &Pdu, from: &ServerName) -> Outcome<Arc<StoredEvent>> {
     let incoming = Incoming {
         relay: true,
         ..Incoming::of(pdu)
@@ -150,7 +154,7 @@ async fn ingest(hub: &Hub, room: &RoomSnapshot, pdu: &Pdu, from: &ServerName) ->
 
 /// Takes the event in with what it follows: the server may have a newer template, made by another server.
 async fn with_parents(
-    hub: &Hub,
+    hub: &Arc<Hub>,
     room: &RoomSnapshot,
     pdu: &Pdu,
     from: &ServerName,
@@ -162,7 +166,15 @@ async fn with_parents(
         staged: None,
         relay: true,
     };
-    let (end, _) = ingest::with_gap(hub, &room.room_id, &item, missing, EFFORT).await?;
+    let (worker, room_id) = (hub.clone(), room.room_id.clone());
+    let fetching = async move { ingest::with_gap(&worker, &room_id, &item, missing, EFFORT).await };
+    let late = |_| {
+        let message = "the events that this one follows are still being fetched: try again";
+        DomainError::matrix(503, "M_UNKNOWN", message)
+    };
+    let broken = |_| DomainError::internal("fetching what an event follows ended early");
+    let fetched = timeout(PARENTS, hub.env().io.spawn(fetching)).await.map_err(late)?;
+    let (end, _) = fetched.map_err(broken)??;
     match end {
         End::Settled(verdict) => Ok(verdict),
         End::Open { missing, .. } => Ok(Verdict::Missing(missing)),

@@ -1,6 +1,6 @@
 //! Handing out one-time keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use entities::ids::StreamPos;
@@ -15,6 +15,9 @@ use crate::env::Env;
 use crate::error::Outcome;
 use crate::stream::fact::{Fact, FactKind};
 use crate::stream::journal::Submission;
+
+/// Keys of one device and algorithm that one request gets.
+const MAX_SEVERAL: u32 = 50;
 
 pub(super) async fn run(
     env: &Env,
@@ -31,12 +34,44 @@ pub(super) async fn run(
         return Ok((KeyReply::Claimed(Claimed::new()), None));
     }
     let keys = env.store.claim_keys(view.user_id.as_str(), &known).await?;
-    if keys.is_empty() {
+    Ok(handed_out(env, view, keys, Vec::new()).await)
+}
+
+/// Several of each device and algorithm, which are named once each.
+pub(super) async fn several(
+    env: &Env,
+    view: &UserView,
+    wanted: Vec<(OwnedDeviceId, String, u32)>,
+) -> Outcome<(KeyReply, Option<UserView>)> {
+    let known: BTreeMap<(String, String), u32> = wanted
+        .into_iter()
+        .filter(|(device, algorithm, _)| view.devices.contains_key(device) && !algorithm.contains('\0'))
+        .map(|(device, algorithm, number)| ((device.to_string(), algorithm), number.min(MAX_SEVERAL)))
+        .collect();
+    let known: Vec<(String, String, u32)> = known
+        .into_iter()
+        .map(|((device, algorithm), number)| (device, algorithm, number))
+        .collect();
+    if known.is_empty() {
         return Ok((KeyReply::Claimed(Claimed::new()), None));
+    }
+    let keys = env.store.claim_several(view.user_id.as_str(), &known).await?;
+    Ok(handed_out(env, view, keys.claimed, keys.beside).await)
+}
+
+async fn handed_out(
+    env: &Env,
+    view: &UserView,
+    keys: Vec<ClaimedKey>,
+    beside: Vec<ClaimedKey>,
+) -> (KeyReply, Option<UserView>) {
+    if keys.is_empty() {
+        return (KeyReply::Claimed(Claimed::new()), None);
     }
     let changed = without(view, &keys);
     tell(env, &changed, &keys).await;
-    Ok((KeyReply::Claimed(by_device(keys)), Some(changed)))
+    let all = keys.into_iter().chain(beside).collect();
+    (KeyReply::Claimed(by_device(all)), Some(changed))
 }
 
 /// The view after the keys are gone.
