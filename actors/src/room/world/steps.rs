@@ -208,6 +208,19 @@ impl Net {
         (0..self.servers.len()).for_each(|to| self.lose(at, to));
     }
 
+    /// Whether others judge by what a redaction takes from the event, so that it depends on when they see it.
+    fn is_needed_whole(&self, pdu: &Pdu) -> bool {
+        let (auth, redaction) = (&self.rules.authorization, &self.rules.redaction);
+        // Room version 8 forgets who authorised a join that is redacted, and so what it rests on.
+        pdu.content.get().contains("join_authorised_via")
+            || match &*pdu.kind.to_string() {
+                "m.room.create" => true,
+                "m.room.power_levels" => !redaction.keep_room_power_levels_invite,
+                "m.room.redaction" => auth.special_case_room_redaction,
+                _ => false,
+            }
+    }
+
     fn draft(&self, step: &Step) -> Option<Draft> {
         let sender = self.user(step.a);
         let other = self.user(step.b);
@@ -261,9 +274,7 @@ impl Net {
                 let all = events.len();
                 let back = 1 + step.b / 2 % if step.b.is_multiple_of(2) { 3 } else { all.max(1) };
                 let target = events.get(all.checked_sub(back)?)?;
-                let text = target.pdu.content.get();
-                // Room version 8 forgets who authorised a join that is redacted, and so what it rests on.
-                if target.pdu.kind.to_string() == "m.room.create" || text.contains("join_authorised_via") {
+                if self.is_needed_whole(&target.pdu) {
                     return None;
                 }
                 let content = to_raw_value(&json!({})).expect("JSON");
