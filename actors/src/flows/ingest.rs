@@ -27,6 +27,8 @@ use crate::room::event::Pdu;
 
 /// Gaps that are filled at the same time.
 const GAPS_AT_ONCE: usize = 16;
+/// Member events that other servers wait for, or waited for, whose parents are being fetched.
+const MEMBERS_AT_ONCE: usize = 64;
 /// Rooms whose staged events are worked on at the same time.
 const ROOMS_AT_ONCE: usize = 64;
 /// Receipts that wait for a room's staged events.
@@ -52,6 +54,8 @@ impl Effort {
 pub struct Ingests {
     rooms: DashMap<OwnedRoomId, Arc<Desk>>,
     gaps: Semaphore,
+    /// See [`MEMBERS_AT_ONCE`].
+    pub(in crate::flows) members: Arc<Semaphore>,
     turns: Semaphore,
 }
 
@@ -60,6 +64,7 @@ impl Default for Ingests {
         Self {
             rooms: DashMap::new(),
             gaps: Semaphore::new(GAPS_AT_ONCE),
+            members: Arc::new(Semaphore::new(MEMBERS_AT_ONCE)),
             turns: Semaphore::new(ROOMS_AT_ONCE),
         }
     }

@@ -166,8 +166,13 @@ async fn with_parents(
         staged: None,
         relay: true,
     };
+    let permit = hub.env().ingests.members.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| DomainError::Overloaded { retry_after_ms: 12_000 })?;
     let (worker, room_id) = (hub.clone(), room.room_id.clone());
-    let fetching = async move { ingest::with_gap(&worker, &room_id, &item, missing, EFFORT).await };
+    let fetching = async move {
+        let _permit = permit;
+        ingest::with_gap(&worker, &room_id, &item, missing, EFFORT).await
+    };
     let late = |_| {
         let message = "the events that this one follows are still being fetched: try again";
         DomainError::matrix(503, "M_UNKNOWN", message)
