@@ -84,7 +84,13 @@ fn every_format_becomes_every_other() {
                 let off = made.after.duration_ms.abs_diff(3_000);
                 assert!(off <= 5, "{case}: {off} ms off");
                 near(made.after.loudness_lufs, made.before.loudness_lufs, 0.5);
-                near(made.after.true_peak_dbtp, made.before.true_peak_dbtp, 1.5);
+                // Only what both codecs overshoot by together is a little more.
+                let most = if (from, to) == (Format::Mp3, Format::Opus) {
+                    1.1
+                } else {
+                    1.0
+                };
+                near(made.after.true_peak_dbtp, made.before.true_peak_dbtp, most);
             }
         }
     }
