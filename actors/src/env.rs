@@ -22,7 +22,7 @@ use crate::flows::ingest::Ingests;
 use crate::flows::profile::Spreading;
 use crate::flows::remote::Entries;
 use crate::flows::transaction::Gate;
-use crate::flows::upgrade::Turns;
+use crate::flows::turns::Turns;
 use crate::key::ServerKey;
 use crate::mail::Mailer;
 use crate::media::Filling;

@@ -252,6 +252,17 @@ pub fn relation_of(pdu: &Pdu) -> (Option<String>, Option<String>) {
     }
 }
 
+/// The root of the thread that an event is in (client-server API, "Threading").
+#[must_use]
+pub fn thread_of(pdu: &Pdu) -> Option<String> {
+    // Most events are in none, which is cheap to see.
+    if !pdu.content.get().contains("m.thread") {
+        return None;
+    }
+    let (relates_to, rel_type) = relation_of(pdu);
+    relates_to.filter(|_| rel_type.as_deref() == Some("m.thread"))
+}
+
 impl StoredEvent {
     /// The row that stores it. `pos` of an event that is not committed yet is its offset in the submission.
     #[must_use]

@@ -96,16 +96,13 @@ async fn remote(
     wanted: Several,
     patience: Duration,
 ) -> (BTreeMap<OwnedUserId, Value>, BTreeMap<OwnedServerName, Value>) {
-    let mut by_server: BTreeMap<OwnedServerName, Several> = BTreeMap::new();
-    for (user, devices) in wanted {
-        let of_server = by_server.entry(user.server_name().to_owned()).or_default();
-        of_server.insert(user, devices);
-    }
-    let asks = by_server.into_iter().map(|(server, wanted)| async move {
-        let late = |_| Err(DomainError::unavailable(format!("{server} did not answer in time")));
-        let given = timeout(patience, ask(hub, &server, &wanted)).await.unwrap_or_else(late);
-        (server, wanted, given)
-    });
+    let asks = remote_devices::by_server(wanted)
+        .into_iter()
+        .map(|(server, wanted)| async move {
+            let late = |_| Err(DomainError::unavailable(format!("{server} did not answer in time")));
+            let given = timeout(patience, ask(hub, &server, &wanted)).await.unwrap_or_else(late);
+            (server, wanted, given)
+        });
     let (mut keys, mut failures) = (BTreeMap::new(), BTreeMap::new());
     let mut asks = stream::iter(asks).buffer_unordered(AT_ONCE);
     let mut older = Vec::new();

@@ -25,6 +25,7 @@ pub mod remote_profile;
 pub mod search;
 pub mod spaces;
 pub mod transaction;
+pub mod turns;
 pub mod upgrade;
 
 use std::collections::HashMap;

@@ -74,6 +74,18 @@ pub fn failure(error: &DomainError) -> Value {
     }
 }
 
+/// Sorts what is to be asked about users by the servers that know.
+pub(super) fn by_server<T>(
+    wanted: impl IntoIterator<Item = (OwnedUserId, T)>,
+) -> BTreeMap<OwnedServerName, BTreeMap<OwnedUserId, T>> {
+    let mut by_server: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for (user, wanted) in wanted {
+        let of_server = by_server.entry(user.server_name().to_owned()).or_default();
+        of_server.insert(user, wanted);
+    }
+    by_server
+}
+
 /// What one server is asked.
 #[derive(Default)]
 struct Asked {
@@ -320,15 +332,13 @@ pub async fn claim(
     wanted: Claims,
     patience: Duration,
 ) -> (BTreeMap<OwnedUserId, Value>, BTreeMap<OwnedServerName, Value>) {
-    let mut by_server: BTreeMap<OwnedServerName, claim_keys::v1::OneTimeKeyClaims> = BTreeMap::new();
-    for (user, devices) in wanted {
-        let devices = devices
-            .into_iter()
-            .map(|(id, algorithm)| (id, algorithm.as_str().into()));
-        let of_server = by_server.entry(user.server_name().to_owned()).or_default();
-        of_server.insert(user, devices.collect());
-    }
-    let asks = by_server.into_iter().map(|(server, claims)| async move {
+    let typed = |(user, devices): (_, Vec<(OwnedDeviceId, String)>)| {
+        let devices = devices.into_iter();
+        let devices = devices.map(|(id, algorithm)| (id, algorithm.as_str().into()));
+        (user, devices.collect())
+    };
+    let asks = by_server(wanted.into_iter().map(typed)).into_iter();
+    let asks = asks.map(|(server, claims): (_, claim_keys::v1::OneTimeKeyClaims)| async move {
         let users: BTreeSet<OwnedUserId> = claims.keys().cloned().collect();
         let request = claim_keys::v1::Request::new(claims);
         let answer = timeout(patience, hub.peers().call(&server, request, Pace::Patient)).await;

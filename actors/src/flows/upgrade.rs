@@ -4,7 +4,6 @@
 //! one. Every step looks whether it has been done, so a start, or whoever asks for the same upgrade again, finishes what was
 //! interrupted. A note whose room was never made is dropped.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use entities::room_upgrade;
@@ -14,7 +13,6 @@ use ruma::serde::Raw;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use tokio::sync::{Mutex, MutexGuard};
 
 use super::profiles;
 use crate::error::{DomainError, Outcome};
@@ -41,33 +39,7 @@ const TRANSFERRED: [&str; 8] = [
 /// Bans that are taken over at most.
 const MAX_BANS: usize = 300;
 
-/// Rooms that can be upgraded at the same time, if their ids do not collide.
-const TURNS: usize = 64;
-
 type Object = Map<String, Value>;
-
-/// One upgrade of a room at a time.
-pub struct Turns {
-    turns: Vec<Mutex<()>>,
-    hasher: RandomState,
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self {
-            turns: (0..TURNS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
-        }
-    }
-}
-
-impl Turns {
-    /// Waits for the turn of whatever the name stands for.
-    pub(super) async fn take(&self, name: &str) -> MutexGuard<'_, ()> {
-        let turn = self.hasher.hash_one(name) % TURNS as u64;
-        self.turns[turn as usize].lock().await
-    }
-}
 
 /// Replaces a room by one of another version. Answers the new room's id; that of the room which the same user has replaced it
 /// by already, if that has the same version.

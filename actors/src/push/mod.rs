@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::env::Env;
 use crate::error::Outcome;
-use crate::room::event::{StoredEvent, relation_of};
+use crate::room::event::{StoredEvent, thread_of};
 use crate::room::snapshot::RoomSnapshot;
 use crate::session::view::UserView;
 
@@ -41,8 +41,8 @@ impl Verdict {
 /// The room as one user's push rules see it.
 pub struct Reader {
     room: PushConditionRoomCtx,
-    /// Roots of the threads that the user is subscribed to.
-    threads: HashSet<String>,
+    /// Roots of the threads that the user is subscribed to, once that matters.
+    threads: Option<HashSet<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -84,29 +84,27 @@ impl Reader {
         ));
         Self {
             room: ctx,
-            threads: HashSet::new(),
+            threads: None,
         }
     }
 
-    /// With the threads that the user is subscribed to (MSC4306).
+    /// Learns which threads the user is subscribed to (MSC4306), if an event of this thread is to be looked at.
     ///
     /// # Errors
     /// `Unavailable` when the database does not answer.
-    pub async fn with_threads(mut self, env: &Env, view: &UserView) -> Outcome<Self> {
-        let threads = env
-            .store
-            .subscribed_threads(view.user_id.as_str(), self.room.room_id.as_str());
-        self.threads = threads.await?.into_iter().collect();
-        Ok(self)
+    pub async fn look_at(&mut self, env: &Env, view: &UserView, thread: Option<&str>) -> Outcome<()> {
+        if thread.is_some() && self.threads.is_none() {
+            let (user, room) = (view.user_id.as_str(), self.room.room_id.as_str());
+            let threads = env.store.subscribed_threads(user, room).await?;
+            self.threads = Some(threads.into_iter().collect());
+        }
+        Ok(())
     }
 
     /// Whether the event is in a thread that the user is subscribed to.
     fn follows(&self, event: &StoredEvent) -> bool {
-        let (root, kind) = match self.threads.is_empty() {
-            true => return false,
-            false => relation_of(&event.pdu),
-        };
-        kind.as_deref() == Some("m.thread") && root.is_some_and(|root| self.threads.contains(&root))
+        let threads = self.threads.as_ref().filter(|threads| !threads.is_empty());
+        threads.is_some_and(|threads| thread_of(&event.pdu).is_some_and(|root| threads.contains(&root)))
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::{Reader, Verdict, actions};
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};
-use crate::room::event::{StoredEvent, relation_of};
+use crate::room::event::{StoredEvent, thread_of};
 use crate::room::render::{Extras, RoomIdField, Viewer, client_event};
 use crate::room::snapshot::RoomSnapshot;
 use crate::room::visibility::filter_visible;
@@ -143,16 +143,16 @@ impl Walk<'_> {
             return Ok(None);
         }
         self.open(event.room_nid).await?;
-        let Some(Some(room)) = self.rooms.get(&event.room_nid) else {
+        let Some(Some(room)) = self.rooms.get_mut(&event.room_nid) else {
             return Ok(None);
         };
+        let thread = thread_of(&event.pdu);
+        room.reader.look_at(self.env, self.view, thread.as_deref()).await?;
         let actions = actions(&room.reader, &self.view.push_rules, &event).await;
         let verdict = Verdict::of(&actions);
         if !verdict.notify || self.only_highlights && !verdict.highlight {
             return Ok(None);
         }
-        let (relates_to, rel_type) = relation_of(&event.pdu);
-        let thread = relates_to.filter(|_| rel_type.as_deref() == Some("m.thread"));
         let pos = event.pos.unwrap_or_default();
         let seen = filter_visible(&self.env.rooms, &self.viewer.user, &room.snapshot, vec![event]).await?;
         Ok(seen.first().map(|event| Notification {
@@ -173,9 +173,7 @@ impl Walk<'_> {
             let user = self.viewer.user.as_str();
             let receipts = self.env.store.receipts_of_user(user, &[nid.0]).await?;
             room = Some(Room {
-                reader: Reader::new(&snapshot, self.view)
-                    .with_threads(self.env, self.view)
-                    .await?,
+                reader: Reader::new(&snapshot, self.view),
                 marks: Marks::of(&receipts),
                 snapshot,
             });

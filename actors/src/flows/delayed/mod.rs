@@ -10,7 +10,7 @@ use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use super::upgrade::Turns;
+use super::turns::Turns;
 use crate::clock::Millis;
 use crate::env::Env;
 use crate::error::{DomainError, Outcome};

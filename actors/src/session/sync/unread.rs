@@ -18,7 +18,7 @@ use super::response::Unread;
 use super::{Context, tail_covers};
 use crate::error::Outcome;
 use crate::push::{Reader, evaluate};
-use crate::room::event::{StoredEvent, relation_of};
+use crate::room::event::{StoredEvent, thread_of};
 use crate::room::visibility::membership_before;
 
 /// Events looked at when nothing is remembered: more unread ones are not counted.
@@ -154,7 +154,7 @@ impl State {
             if own && event.pdu.state_key.is_some() {
                 continue;
             }
-            let thread = thread_of(event);
+            let thread = thread_of(&event.pdu);
             // Whoever writes has read what is above.
             if own {
                 self.marks.raise(thread.as_deref(), pos);
@@ -165,12 +165,9 @@ impl State {
             }
             let reader = match &mut reader {
                 Some(reader) => reader,
-                none => none.insert(
-                    Reader::new(&room.snapshot, cx.view)
-                        .with_threads(cx.env, cx.view)
-                        .await?,
-                ),
+                none => none.insert(Reader::new(&room.snapshot, cx.view)),
             };
+            reader.look_at(cx.env, cx.view, thread.as_deref()).await?;
             let verdict = evaluate(reader, &cx.view.push_rules, event).await;
             if !verdict.notify {
                 continue;
@@ -193,14 +190,6 @@ impl State {
 async fn begins_stay(cx: &Context<'_>, event: &StoredEvent) -> Outcome<bool> {
     let joins = event.pdu.is_state("m.room.member", cx.args.user.as_str()) && event.pdu.has_membership("join");
     Ok(joins && membership_before(&cx.env.rooms, event).await?.as_deref() != Some("join"))
-}
-
-fn thread_of(event: &StoredEvent) -> Option<String> {
-    if !event.pdu.content.get().contains("m.thread") {
-        return None;
-    }
-    let (relates_to, rel_type) = relation_of(&event.pdu);
-    relates_to.filter(|_| rel_type.as_deref() == Some("m.thread"))
 }
 
 fn count<'a>(notes: impl Iterator<Item = &'a Note>, by_thread: bool) -> Counts {
